@@ -1,0 +1,319 @@
+#include "engine/listener.h"
+
+#include "engine/engine.h"
+#include "engine/first.h"
+#include "engine/internal.h"
+#include "engine/libc.h"
+#include "engine/ready.h"
+#include "engine/serve.h"
+#include "engine/sys.h"
+#include "engine/watch.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* How long the helper leaves a waiting connection to the application. */
+#define TAKE_OVER_MS 2
+#define FULL_MS      20 /* and looks again when the queue is full */
+
+enum verdict {
+    SILENT,          /* nothing is here yet */
+    FOR_APPLICATION, /* may begin with NEW */
+    PLAIN,           /* begins with something else */
+    INTERNAL,        /* HELLO or RESUME */
+};
+
+/* What an accepted connection is, as far as its first bytes are here. */
+static enum verdict classify(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN | POLLPRI };
+    if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) <= 0)
+        return SILENT;
+    uint8_t byte;
+    if ((p.revents & POLLPRI) && ns_sys_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) == 1)
+        return byte == 'N' ? INTERNAL : PLAIN;
+    uint8_t head[8];
+    ssize_t n = ns_sys_recv(fd, head, sizeof head, MSG_PEEK | MSG_DONTWAIT);
+    if (n <= 0)
+        return FOR_APPLICATION;
+    if (n == 1 && head[0] == 'N') {
+        /* HELLO whose urgency a middlebox has taken away. */
+        p.events = POLLRDHUP;
+        ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL);
+        return p.revents & POLLRDHUP ? INTERNAL : FOR_APPLICATION;
+    }
+    if (ns_wire_length(head, (size_t)n) < 0)
+        return PLAIN;
+    if (n >= 4 && (head[3] == NS_PACKET_RESUME || head[3] == NS_PACKET_RESUME4))
+        return INTERNAL;
+    return FOR_APPLICATION;
+}
+
+/* Makes the application's side of a connection that may turn out protected. */
+static void begin_session(int fd, const struct ns_name *peer, bool bytes_here)
+{
+    struct ns_sock *s = ns_sock_create(fd, NS_SERVER, 2);
+    if (!s) {
+        ns_error("no memory for a session: the connection stays plain TCP");
+        return;
+    }
+    s->peer = s->last_peer = *peer;
+    if (ns_engine.policy.version == 1 && ns_name_learn(&s->local, fd, ns_sys_getsockname))
+        s->last_local = s->local;
+    if (bytes_here)
+        ns_first_settle(s, fd);
+}
+
+/* ---- the queue of the application's connections ---- */
+
+static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
+{
+    sigset_t saved;
+    fd = ns_internal(fd);
+    if (fd < 0)
+        return false;
+    ns_lock_quiet(&l->lock, &saved);
+    l->queue[(l->head + l->count) % NS_QUEUE_MAX] = (struct ns_queued){ fd, *peer };
+    uint32_t count = l->count;
+    __atomic_store_n(&l->count, count + 1, __ATOMIC_SEQ_CST);
+    ns_unlock_quiet(&l->lock, &saved);
+    if (count == 0) {
+        __atomic_fetch_add(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+        ns_watch_stand_in(&l->o, true);
+        ns_slots_wake();
+    }
+    return true;
+}
+
+/* The oldest queued connection under the lowest free number, as accept4 gives it. */
+static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
+{
+    struct ns_hold hold;
+    sigset_t saved;
+    int fd = -1;
+    if (__atomic_load_n(&l->count, __ATOMIC_SEQ_CST) == 0)
+        return -EAGAIN;
+    ns_table_hold(&hold);
+    ns_lock_quiet(&l->lock, &saved);
+    bool last = l->count == 1;
+    if (l->count > 0) {
+        struct ns_queued q = l->queue[l->head];
+        fd = ns_sys_fcntl(q.fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+        if (fd >= 0) {
+            *peer = q.peer;
+            ns_internal_close(q.fd);
+            l->head = (l->head + 1) % NS_QUEUE_MAX;
+            __atomic_store_n(&l->count, l->count - 1, __ATOMIC_SEQ_CST);
+        }
+    } else {
+        fd = -EAGAIN;
+        last = false;
+    }
+    ns_unlock_quiet(&l->lock, &saved);
+    if (fd >= 0 && last) {
+        __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+        ns_watch_stand_in(&l->o, false);
+    }
+    ns_table_unhold(&hold);
+    if (fd >= 0 && (flags & SOCK_NONBLOCK))
+        ns_sys_fcntl(fd, F_SETFL, ns_sys_fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+    return fd;
+}
+
+bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
+{
+    while (l->count < most) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 || !(p.revents & POLLIN))
+            break;
+        struct ns_name peer = { .length = sizeof peer.address };
+        int c = ns_sys_accept4(fd, (struct sockaddr *)&peer.address, &peer.length, SOCK_CLOEXEC);
+        if (c < 0)
+            break;
+        if (classify(c) == INTERNAL)
+            ns_helper_give(c);
+        else if (!enqueue(l, c, &peer))
+            break;
+    }
+    return l->count > 0;
+}
+
+bool ns_listener_ready(struct ns_listener *l, int fd)
+{
+    struct ns_hold hold;
+    bool ready = true;
+    ns_table_hold(&hold);
+    if (ns_object_at(fd) == &l->o)
+        ready = l->count > 0 || l->shared || ns_slots_inside(l) || ns_listener_pump(l, fd, 1);
+    ns_table_unhold(&hold);
+    return ready;
+}
+
+/* ---- accept(2) ---- */
+
+static int libc_accept(int fd, struct ns_name *peer, int flags)
+{
+    int saved = errno;
+    peer->length = sizeof peer->address;
+    int c = ns_libc.accept4(fd, (struct sockaddr *)&peer->address, &peer->length, flags);
+    if (c < 0) {
+        c = -errno;
+        errno = saved;
+    }
+    return c;
+}
+
+static void tell_address(const struct ns_name *peer, struct sockaddr *addr, socklen_t *len)
+{
+    if (!addr || !len)
+        return;
+    memcpy(addr, &peer->address, *len < peer->length ? *len : peer->length);
+    *len = peer->length;
+}
+
+int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+    struct ns_name peer;
+    struct ns_slot *slot = ns_slot_self();
+    for (;;) {
+        struct ns_listener *l = ns_listener_at(fd);
+        if (!l || !slot)
+            return NS_NOT_OURS;
+        int c = dequeue(l, &peer, flags);
+        bool queued = c >= 0;
+        if (c < 0) {
+            if (!ns_slot_enter(slot, l))
+                return NS_NOT_OURS;
+            /* From here on the helper queues nothing; what it queued before comes first. */
+            if (__atomic_load_n(&l->count, __ATOMIC_SEQ_CST) > 0) {
+                ns_slot_leave(slot);
+                continue;
+            }
+            c = ns_object_at(fd) == &l->o ? libc_accept(fd, &peer, flags) : NS_NOT_OURS;
+            ns_slot_leave(slot);
+        }
+        if (c < 0)
+            return c;
+        ns_fd_born(c);
+        enum verdict v = queued ? FOR_APPLICATION : classify(c);
+        if (v == INTERNAL) {
+            ns_helper_give(c);
+            continue;
+        }
+        if (v != PLAIN)
+            begin_session(c, &peer, v != SILENT);
+        tell_address(&peer, addr, len);
+        return c;
+    }
+}
+
+/* ---- the helper's watch ---- */
+
+static struct ns_listener *of_source(struct ns_source *source)
+{
+    return (struct ns_listener *)((char *)source - offsetof(struct ns_listener, source));
+}
+
+static void rearm(struct ns_listener *l)
+{
+    ns_loop_change(&l->source, EPOLLIN | EPOLLONESHOT);
+}
+
+static void take_over(struct ns_timer *timer, struct ns_time now)
+{
+    struct ns_listener *l = (struct ns_listener *)((char *)timer - offsetof(struct ns_listener, timer));
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (l->o.fd >= 0 && !ns_slots_inside(l))
+        ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
+    bool full = l->count == NS_QUEUE_MAX;
+    ns_table_unhold(&hold);
+    if (full)
+        ns_timer_set(timer, ns_time_add(now, ns_time_ms(FULL_MS)));
+    else
+        rearm(l);
+}
+
+static void waiting(struct ns_source *source, uint32_t events, struct ns_time now)
+{
+    struct ns_listener *l = of_source(source);
+    ns_timer_set(&l->timer, ns_time_add(now, ns_time_ms(TAKE_OVER_MS)));
+}
+
+static void watch(struct ns_listener *l)
+{
+    l->watched = true;
+    l->timer.fire = take_over;
+    /* The application's own number: a duplicate would keep the port open after
+     * the application has closed it. */
+    l->source = (struct ns_source){ .fd = l->o.fd, .ready = waiting };
+    ns_loop_add(&l->source, EPOLLIN | EPOLLONESHOT);
+}
+
+void ns_listeners_watch(struct ns_time now)
+{
+    struct ns_hold hold;
+    struct ns_object *next;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = next) {
+        struct ns_listener *l = (struct ns_listener *)o;
+        next = o->next;
+        if (o->kind != NS_KIND_LISTENER)
+            continue;
+        if (o->fd >= 0 && !l->watched) {
+            watch(l);
+        } else if (o->fd < 0) {
+            ns_timer_clear(&l->timer);
+            ns_object_free(o);
+        }
+    }
+    ns_table_unhold(&hold);
+}
+
+void ns_listener_unwatch(struct ns_listener *l)
+{
+    if (l->watched)
+        ns_loop_remove(&l->source);
+    l->watched = false;
+}
+
+void ns_listener_close(struct ns_listener *l)
+{
+    ns_serve_end_leases();
+    ns_listener_unwatch(l);
+    if (l->count > 0)
+        __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+    while (l->count > 0) {
+        ns_internal_close(l->queue[l->head].fd);
+        l->head = (l->head + 1) % NS_QUEUE_MAX;
+        l->count--;
+    }
+    ns_watch_drop_all(&l->o);
+}
+
+int ns_listen(int fd, int backlog)
+{
+    int type = 0, protocol = 0, shared = 0;
+    socklen_t len = sizeof type;
+    int err = ns_sys_listen(fd, backlog);
+    if (err < 0 || !ns_table || (unsigned)fd >= NS_FD_MAX || ns_object_at(fd))
+        return err;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
+    len = sizeof protocol;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len);
+    len = sizeof shared;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &len);
+    if (type != SOCK_STREAM || protocol != IPPROTO_TCP || ns_helper_start() < 0)
+        return err;
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    struct ns_object *o = ns_object_new(NS_KIND_LISTENER);
+    if (o) {
+        ((struct ns_listener *)o)->shareable = shared;
+        ns_table_put(fd, o);
+        __atomic_fetch_add(&ns_count_listeners, 1, __ATOMIC_RELAXED);
+    }
+    ns_table_unhold(&hold);
+    ns_helper_look();
+    return err;
+}

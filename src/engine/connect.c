@@ -1,0 +1,129 @@
+#include "engine/connect.h"
+
+#include "engine/ask.h"
+#include "engine/engine.h"
+#include "engine/ledger.h"
+#include "engine/libc.h"
+#include "engine/names.h"
+#include "engine/sys.h"
+#include "engine/thread.h"
+#include "engine/watch.h"
+
+#include <errno.h>
+#include <string.h>
+
+static bool is_tcp(int fd)
+{
+    int v = 0;
+    socklen_t len = sizeof v;
+    return ns_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &v, &len) == 0 && v == IPPROTO_TCP;
+}
+
+static int libc_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    int saved = errno;
+    int r = ns_libc.connect(fd, addr, len);
+    if (r < 0) {
+        r = -errno;
+        errno = saved;
+    }
+    return r;
+}
+
+static bool trusted(const struct ns_sock *s)
+{
+    return s->session.version == 1;
+}
+
+/* Version 1 names the session by its connection's two ends. */
+static void learn_ends(struct ns_sock *s, int fd)
+{
+    if (!ns_name_learn(&s->local, fd, ns_sys_getsockname) || !ns_name_learn(&s->peer, fd, ns_sys_getpeername))
+        return;
+    s->last_local = s->local;
+    s->last_peer = s->peer;
+}
+
+static void established(struct ns_sock *s, int fd)
+{
+    if (trusted(s))
+        learn_ends(s, fd);
+    ns_ask_begin(s, fd, trusted(s));
+}
+
+bool ns_client_established(struct ns_sock *s, int fd)
+{
+    struct ns_ledger l;
+    if (ns_ledger_read(fd, &l) < 0 || (l.state != NS_TCP_ESTABLISHED && !l.fin_received))
+        return false;
+    established(s, fd);
+    return true;
+}
+
+static int again(struct ns_sock *s, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    if (ns_sock_state(s) != NS_CONNECTING)
+        return NS_NOT_OURS;
+    int r = libc_connect(fd, addr, len);
+    if (r == 0 || r == -EISCONN)
+        ns_client_established(s, fd);
+    return r;
+}
+
+static void disconnect(struct ns_sock *s)
+{
+    ns_sock_demote(s, "the application disconnected it");
+}
+
+void ns_client_begin(int fd, const struct ns_address *to, uint16_t port, const char *name, int result)
+{
+    if (ns_policy_for(&ns_engine.policy, to, port, name[0] ? name : NULL) == NS_VERDICT_PLAIN ||
+        ns_helper_start() < 0)
+        return;
+    struct ns_sock *s = ns_sock_create(fd, NS_CLIENT, ns_engine.policy.version);
+    if (!s) {
+        ns_error("no memory for a session: the connection stays plain TCP");
+        return;
+    }
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    ns_watch_adopt(&s->o, fd);
+    ns_table_unhold(&hold);
+    s->pair.destination = *to;
+    s->port = port;
+    strncpy(s->name, name, sizeof s->name - 1);
+    if (result == 0)
+        established(s, fd);
+}
+
+int ns_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct ns_address to;
+    uint16_t port;
+    struct ns_sock *s = ns_sock_at(fd);
+    if (s && len >= sizeof(sa_family_t) && addr && addr->sa_family == AF_UNSPEC) {
+        disconnect(s);
+        return NS_NOT_OURS;
+    }
+    if (s)
+        return again(s, fd, addr, len);
+    if (!addr || (unsigned)fd >= NS_FD_MAX || ns_engine.policy.ask == NS_ASK_NEVER || !ns_table ||
+        ns_address_from_sockaddr(&to, &port, addr, len) < 0 || port == 0 || ns_address_wildcard(&to) || !is_tcp(fd))
+        return NS_NOT_OURS;
+    char name[256];
+    ns_names_find(&to, name);
+    int r = libc_connect(fd, addr, len);
+    if (r == 0 || r == -EINPROGRESS || r == -EINTR)
+        ns_client_begin(fd, &to, port, name, r);
+    return r;
+}
+
+void ns_offer_all(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state((struct ns_sock *)o) == NS_OFFERING)
+            ns_offer_now((struct ns_sock *)o, o->fd);
+    ns_table_unhold(&hold);
+}

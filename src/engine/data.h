@@ -1,0 +1,32 @@
+/* Shared by the two directions of data (send.c, recv.c). */
+#ifndef NS_ENGINE_DATA_H
+#define NS_ENGINE_DATA_H
+
+#include <errno.h>
+#include <stdbool.h>
+
+/* Whether an error says that the connection is dead, as opposed to the call
+ * being wrong or early. Thesis 5.1.2 has ETIMEDOUT and EHOSTUNREACH; a reset or
+ * an unreachable network is a lost path just as well. */
+static inline bool ns_error_is_loss(int err)
+{
+    switch (-err) {
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENETRESET:
+    case ECONNABORTED:
+    case ECONNRESET:
+    case EHOSTDOWN:
+    case ENONET:
+    case EPROTO:
+    case EPIPE:
+    case ENOTCONN:
+        return true;
+    default:
+        return false;
+    }
+}
+
+#endif

@@ -1,0 +1,362 @@
+#include "engine/detect.h"
+
+#include "engine/connect.h"
+#include "engine/engine.h"
+#include "engine/internal.h"
+#include "engine/ledger.h"
+#include "engine/link.h"
+#include "engine/resume.h"
+#include "engine/swap.h"
+#include "engine/sys.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#define TICK_MS       10   /* between looks while there is traffic */
+#define SETTLED_MS    1000 /* and while there is none */
+#define DOUBT_MS      4    /* beyond two round trips: the links are looked at */
+#define ACTIVE_MS     2000 /* a session counts as active this long after traffic */
+#define PROBE_MIN_MS  100  /* the shortest time without progress that raises suspicion */
+#define PROBE_SLACK_MS 40  /* beyond the round trip: a delayed acknowledgement (RFC 9293, 3.8.6.3) */
+#define HEDGE_MIN_MS  1000 /* between one session's hedges; doubles while they are needless */
+#define HEDGE_MAX_SHIFT 5
+#define SILENT_LOOKS  12   /* a steady flow that pauses this long raises suspicion */
+#define STEADY_LOOKS  12   /* of the 52 before */
+#define REPEAT_LOOKS  2    /* a peer that repeats itself does not get our acknowledgements */
+#define LOCALS_MAX    64
+#define BATCH         64
+
+static struct ns_timer tick;
+static bool links_in_doubt; /* look at the links after this round */
+static struct ns_source link_source = { .fd = -1 };
+
+/* ---- links and addresses ---- */
+
+struct link_news {
+    bool worse, better;
+};
+
+static void link_event(void *ctx, const struct ns_link_event *e)
+{
+    struct link_news *news = ctx;
+    switch (e->kind) {
+    case NS_LINK_ADDRESS_GONE:
+    case NS_LINK_DOWN:
+        news->worse = true;
+        break;
+    case NS_LINK_ADDRESS_CAME:
+    case NS_LINK_UP:
+        news->better = true;
+        break;
+    default:
+        news->worse = news->better = true;
+    }
+}
+
+static bool usable(const struct ns_address *a, const struct ns_local *locals, ssize_t n)
+{
+    for (ssize_t i = 0; i < n; i++)
+        if (ns_address_equal(&locals[i].address, a))
+            return locals[i].carrier || locals[i].loopback;
+    return false;
+}
+
+static bool present(const struct ns_address *a, const struct ns_local *locals, ssize_t n)
+{
+    for (ssize_t i = 0; i < n; i++)
+        if (ns_address_equal(&locals[i].address, a))
+            return true;
+    return false;
+}
+
+/* A server cannot dial, but its client finds out at once when the connection
+ * over an address that is gone is reset. */
+static void server_lost_address(struct ns_sock *s, struct ns_time now)
+{
+    ns_info("own address is gone: resetting the connection, the client resumes");
+    int err = ns_swap_retire(s);
+    if (err == -ESTALE)
+        ns_resume_abandon(s, now);
+    if (err < 0)
+        return;
+    s->error = -EADDRNOTAVAIL;
+    ns_resume_suspended(s, now);
+}
+
+static size_t sessions(struct ns_sock **out, size_t max, bool (*wanted)(struct ns_sock *s, void *ctx), void *ctx)
+{
+    struct ns_hold hold;
+    size_t n = 0;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && n < max; o = o->next)
+        if (o->kind == NS_KIND_SOCK && wanted((struct ns_sock *)o, ctx))
+            out[n++] = (struct ns_sock *)o;
+    ns_table_unhold(&hold);
+    return n;
+}
+
+struct snapshot {
+    struct ns_local locals[LOCALS_MAX];
+    ssize_t n;
+    struct ns_time now;
+};
+
+static bool learn_source(struct ns_sock *s)
+{
+    uint16_t port;
+    int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    if (s->pair.source.family)
+        return true;
+    return fd >= 0 && ns_name_learn(&s->local, fd, ns_sys_getsockname) &&
+           ns_address_from_sockaddr(&s->pair.source, &port, (struct sockaddr *)&s->local.address,
+                                    s->local.length) == 0;
+}
+
+static bool lost_its_link(struct ns_sock *s, void *ctx)
+{
+    struct snapshot *snap = ctx;
+    if (ns_sock_state(s) != NS_CONNECTED || !learn_source(s))
+        return false;
+    if (usable(&s->pair.source, snap->locals, snap->n))
+        return false;
+    if (s->session.role == NS_SERVER)
+        return !present(&s->pair.source, snap->locals, snap->n);
+    /* Each is told once, however many there are. */
+    return !s->recovery;
+}
+
+/* Returns whether there may be more. */
+static bool link_worse_batch(struct ns_time now)
+{
+    static struct snapshot snap;
+    struct ns_sock *hit[BATCH];
+    snap.n = ns_link_addresses(snap.locals, LOCALS_MAX);
+    if (snap.n < 0)
+        return false;
+    size_t n = sessions(hit, BATCH, lost_its_link, &snap);
+    for (size_t i = 0; i < n; i++) {
+        if (hit[i]->session.role == NS_CLIENT)
+            ns_resume_try(hit[i], NS_LOST, now);
+        else
+            server_lost_address(hit[i], now);
+    }
+    return n == BATCH;
+}
+
+static void link_worse(struct ns_time now)
+{
+    /* Bounded: a session that cannot be moved now must not hold up the rest. */
+    for (int batch = 0; batch < NS_FD_MAX / BATCH && link_worse_batch(now); batch++)
+        ;
+}
+
+static void link_ready(struct ns_source *source, uint32_t events, struct ns_time now)
+{
+    struct link_news news = { 0 };
+    ns_link_read(source->fd, link_event, &news);
+    if (news.worse)
+        link_worse(now);
+    if (news.better || news.worse)
+        ns_resume_hurry(now);
+}
+
+/* ---- progress ---- */
+
+static int64_t probe_ns(const struct ns_ledger *l)
+{
+    int64_t spread_us = 4LL * l->rttvar_us > 1000 ? 4LL * l->rttvar_us : 1000;
+    int64_t ns = (l->rtt_us + spread_us) * 1000 + PROBE_SLACK_MS * 1000000LL;
+    return ns > PROBE_MIN_MS * 1000000LL ? ns : PROBE_MIN_MS * 1000000LL;
+}
+
+static bool flow_paused(struct ns_pulse *p)
+{
+    uint64_t recent = p->flowing & ((1u << SILENT_LOOKS) - 1);
+    return recent == 0 && __builtin_popcountll(p->flowing >> SILENT_LOOKS) >= STEADY_LOOKS;
+}
+
+/* Notes what came since the last look. */
+static void hear(struct ns_pulse *p, const struct ns_ledger *l, struct ns_time now)
+{
+    bool fresh = l->received != p->received;
+    p->flowing = p->flowing << 1 | fresh;
+    if (fresh || p->fresh.ns == 0) {
+        p->fresh = now;
+        p->repeats = 0;
+    } else if (l->segments != p->segments) {
+        p->repeats++;
+    }
+    p->received = l->received;
+    p->segments = l->segments;
+}
+
+/* Looks at one active session. Returns whether its path is suspect. */
+static bool look(struct ns_sock *s, struct ns_time now)
+{
+    struct ns_pulse *p = &s->pulse;
+    struct ns_ledger l;
+    if (ns_ledger_read(s->o.fd >= 0 ? s->o.fd : s->linger_fd, &l) < 0)
+        return false;
+    /* A closed window is no loss, as long as the probes of it are answered. */
+    bool waiting = l.in_flight > 0 || (l.unsent_bytes > 0 && l.probes > 0);
+    if (l.acknowledged != p->acknowledged || !waiting) {
+        p->acknowledged = l.acknowledged;
+        p->progress = now;
+        p->doubted = false;
+    }
+    hear(p, &l, now);
+    ns_resume_progress(s, l.acknowledged, l.received, now);
+    /* The kernel announces a lost carrier up to a second late (its linkwatch), but
+     * says so when it is asked: once where an acknowledgement is a little late, and
+     * where what the peer would take does not leave this host. */
+    bool late = waiting && ns_time_sub(now, p->progress).ns > l.rtt_us * 2000LL + DOUBT_MS * 1000000LL;
+    bool held = l.unsent_bytes > 0 && l.in_flight == 0 && l.window_bytes > 0;
+    if ((late || held) && !p->doubted)
+        p->doubted = links_in_doubt = true;
+    if (s->session.role != NS_CLIENT || s->recovery)
+        return false;
+    bool stuck = ns_time_sub(now, p->progress).ns > probe_ns(&l);
+    bool repeats = p->repeats >= REPEAT_LOOKS && ns_time_sub(now, p->fresh).ns > probe_ns(&l);
+    bool paused = flow_paused(p) || repeats;
+    if (!stuck && !paused)
+        return false;
+    int64_t pause_ms = (int64_t)HEDGE_MIN_MS << p->hedge_backoff;
+    if (p->hedged.ns && ns_time_before(now, ns_time_add(p->hedged, ns_time_ms(pause_ms))))
+        return false;
+    p->hedged = now;
+    p->flowing = p->repeats = 0;
+    if (p->hedge_backoff < HEDGE_MAX_SHIFT)
+        p->hedge_backoff++;
+    ns_debug("descriptor %d: %s", s->o.fd, stuck     ? "no acknowledgement in time"
+             : repeats ? "the peer repeats what is here"
+                       : "a steady flow has paused");
+    return true;
+}
+
+/* An idle session holds no ring. */
+static void tidy(struct ns_sock *s)
+{
+    int fd = s->o.fd;
+    if (!s->session.ring.data || fd < 0 || !ns_lock(&s->tx))
+        return;
+    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+    if (ns_sock_state(s) == NS_CONNECTED && s->tx_open && unacknowledged == 0)
+        ns_session_trim(&s->session, 0);
+    ns_ring_release(&s->session.ring);
+    ns_unlock(&s->tx);
+}
+
+/* ---- keepalive ---- */
+
+/* Idle sessions are probed, so that their loss is noticed before they are used. */
+static void keep_alive(struct ns_sock *s)
+{
+    const int ours[4] = { 1, (int)(ns_engine.policy.keepalive_idle_ms / 1000), 1, 3 };
+    if (s->keepalive_ours || s->o.fd < 0)
+        return;
+    for (int i = 0; i < 4; i++) {
+        socklen_t len = sizeof(int);
+        ns_sys_getsockopt(s->o.fd, ns_keepalive_options[i].level, ns_keepalive_options[i].name, &s->keepalive[i], &len);
+    }
+    __atomic_store_n(&s->keepalive_ours, true, __ATOMIC_SEQ_CST);
+    for (int i = 3; i >= 0; i--)
+        ns_sys_setsockopt(s->o.fd, ns_keepalive_options[i].level, ns_keepalive_options[i].name, &ours[i], sizeof(int));
+}
+
+/* ---- the tick ---- */
+
+struct round {
+    struct ns_time now;
+    bool active;   /* some session is */
+    bool any;      /* there are sessions */
+};
+
+static bool due(struct ns_sock *s, void *ctx)
+{
+    struct round *r = ctx;
+    struct ns_pulse *p = &s->pulse;
+    if (ns_sock_state(s) != NS_CONNECTED || (s->o.fd < 0 && s->linger_fd < 0))
+        return false;
+    r->any = true;
+    if (!p->progress.ns)
+        p->progress = r->now;
+    if (__atomic_exchange_n(&s->touched, false, __ATOMIC_RELAXED))
+        p->heard = r->now;
+    if (ns_time_before(r->now, ns_time_add(p->heard, ns_time_ms(ACTIVE_MS)))) {
+        r->active = true;
+        return look(s, r->now);
+    }
+    keep_alive(s);
+    tidy(s);
+    p->progress = r->now;
+    return false;
+}
+
+static void ticked(struct ns_timer *timer, struct ns_time now)
+{
+    struct ns_sock *suspects[BATCH];
+    struct round r = { .now = now };
+    /* First, so that traffic which begins during the look is told. */
+    __atomic_store_n(&ns_helper_settled, 1, __ATOMIC_SEQ_CST);
+    size_t n = sessions(suspects, BATCH, due, &r);
+    for (size_t i = 0; i < n; i++)
+        ns_resume_try(suspects[i], NS_HEDGE, now);
+    if (links_in_doubt)
+        link_worse(now);
+    links_in_doubt = false;
+    if (r.active)
+        __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
+    if (r.any)
+        ns_timer_set(timer, ns_time_add(now, ns_time_ms(r.active ? TICK_MS : SETTLED_MS)));
+}
+
+void ns_detect_roused(struct ns_time now)
+{
+    if (__atomic_load_n(&ns_helper_settled, __ATOMIC_RELAXED) && tick.set)
+        return;
+    struct ns_time soon = ns_time_add(now, ns_time_ms(TICK_MS));
+    if (!tick.set || ns_time_before(soon, tick.at))
+        ns_timer_set(&tick, soon);
+}
+
+void ns_detect_born(struct ns_sock *s, struct ns_time now)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    ns_object_identify(&s->o);
+    if (s->o.fd >= 0)
+        learn_source(s);
+    ns_table_unhold(&hold);
+    s->since = now;
+    ns_detect_moved(s, now);
+    ns_detect_roused(now);
+}
+
+void ns_detect_moved(struct ns_sock *s, struct ns_time now)
+{
+    struct ns_time hedged = s->pulse.hedged;
+    uint32_t backoff = s->pulse.hedge_backoff;
+    s->pulse = (struct ns_pulse){ .progress = now, .heard = now, .hedged = hedged, .hedge_backoff = backoff };
+    __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
+    ns_timer_set(&tick, ns_time_add(now, ns_time_ms(TICK_MS)));
+}
+
+void ns_detect_start(void)
+{
+    tick.fire = ticked;
+    ns_helper_settled = 1;
+    link_source = (struct ns_source){ .fd = ns_internal(ns_link_open()), .ready = link_ready };
+    if (link_source.fd >= 0)
+        ns_loop_add(&link_source, EPOLLIN);
+    else
+        ns_error("links cannot be watched (%s): losses are noticed later", strerror(-link_source.fd));
+}
+
+void ns_detect_fork_child(void)
+{
+    if (link_source.fd >= 0)
+        ns_internal_close(link_source.fd);
+    link_source.fd = -1;
+    tick = (struct ns_timer){ 0 };
+}

@@ -1,0 +1,20 @@
+/* When is a path dead? What the kernel does not say is found out here. On the
+ * helper, unless said otherwise. */
+#ifndef NS_ENGINE_DETECT_H
+#define NS_ENGINE_DETECT_H
+
+#include "engine/sock.h"
+
+/* Before the loop runs: listens to rtnetlink. Without it, only errors and
+ * missing progress tell. */
+void ns_detect_start(void);
+void ns_detect_fork_child(void);
+
+/* Traffic has begun after a quiet time. */
+void ns_detect_roused(struct ns_time now);
+
+/* A session has become protected, or has got another connection. */
+void ns_detect_born(struct ns_sock *s, struct ns_time now);
+void ns_detect_moved(struct ns_sock *s, struct ns_time now);
+
+#endif

@@ -1,0 +1,203 @@
+#include "engine/engine.h"
+
+#include "engine/ask.h"
+#include "engine/detect.h"
+#include "engine/internal.h"
+#include "engine/listener.h"
+#include "engine/lock.h"
+#include "engine/serve.h"
+#include "engine/slot.h"
+#include "engine/sock.h"
+#include "engine/sys.h"
+#include "engine/thread.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct ns_engine ns_engine = { .log_fd = -1 };
+
+static struct ns_lock identity_lock;
+static struct ns_identity identity;
+static bool identity_made;
+
+#define MASTERS 64
+static struct {
+    uint8_t peer[32];
+    bool peer_is_client, set;
+    struct ns_master master;
+} masters[MASTERS];
+static unsigned next_master;
+
+struct ns_time ns_now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (struct ns_time){ ts.tv_sec * 1000000000LL + ts.tv_nsec };
+}
+
+int ns_random(void *out, size_t bytes)
+{
+    ssize_t n = ns_sys_getrandom(out, bytes, 0);
+    return n == (ssize_t)bytes ? 0 : n < 0 ? (int)n : -EIO;
+}
+
+/* ---- identity and agreement ---- */
+
+const struct ns_identity *ns_identity(void)
+{
+    sigset_t saved;
+    uint8_t random[48];
+    if (__atomic_load_n(&identity_made, __ATOMIC_ACQUIRE))
+        return &identity;
+    ns_lock_quiet(&identity_lock, &saved);
+    if (!identity_made && ns_random(random, sizeof random) == 0 && ns_auth_identity(&identity, random) == 0)
+        __atomic_store_n(&identity_made, true, __ATOMIC_RELEASE);
+    explicit_bzero(random, sizeof random);
+    bool made = identity_made;
+    ns_unlock_quiet(&identity_lock, &saved);
+    return made ? &identity : NULL;
+}
+
+static bool find_master(struct ns_master *out, const uint8_t peer_key[32], bool peer_is_client)
+{
+    for (int i = 0; i < MASTERS; i++)
+        if (masters[i].set && masters[i].peer_is_client == peer_is_client &&
+            memcmp(masters[i].peer, peer_key, 32) == 0) {
+            *out = masters[i].master;
+            return true;
+        }
+    return false;
+}
+
+int ns_master_for(struct ns_master *out, const uint8_t peer_key[32], bool peer_is_client)
+{
+    sigset_t saved;
+    const struct ns_identity *own = ns_identity();
+    if (!own)
+        return -EIO;
+    ns_lock_quiet(&identity_lock, &saved);
+    bool found = find_master(out, peer_key, peer_is_client);
+    ns_unlock_quiet(&identity_lock, &saved);
+    if (found)
+        return 0;
+    int err = ns_auth_master(out, own->secret_key, peer_key, peer_is_client ? peer_key : own->public_key,
+                             peer_is_client ? own->public_key : peer_key, ns_engine.policy.psk,
+                             ns_engine.policy.psk_bytes);
+    if (err)
+        return err;
+    ns_lock_quiet(&identity_lock, &saved);
+    unsigned i = next_master++ % MASTERS;
+    memcpy(masters[i].peer, peer_key, 32);
+    masters[i].peer_is_client = peer_is_client;
+    masters[i].master = *out;
+    masters[i].set = true;
+    ns_unlock_quiet(&identity_lock, &saved);
+    return 0;
+}
+
+/* ---- log ---- */
+
+static int64_t wall_s(void *ctx)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return ts.tv_sec;
+}
+
+static void to_file(void *ctx, enum ns_log_level level, const char *line, size_t bytes)
+{
+    ns_sys_write(ns_engine.log_fd, line, bytes);
+}
+
+void ns_tell(const char *format, ...)
+{
+    char line[512];
+    if (!ns_engine.policy.verbose)
+        return;
+    int saved = errno;
+    va_list ap;
+    int n = snprintf(line, sizeof line, "namesocket: ");
+    va_start(ap, format);
+    n += vsnprintf(line + n, sizeof line - (size_t)n - 1, format, ap);
+    va_end(ap);
+    if (n > (int)sizeof line - 2)
+        n = sizeof line - 2;
+    line[n++] = '\n';
+    ns_sys_write(2, line, (size_t)n);
+    errno = saved;
+}
+
+static void open_log(void)
+{
+    time_t now = time(NULL);
+    struct tm tm;
+    if (!ns_engine.policy.log_file[0])
+        return;
+    ns_engine.log_fd = ns_internal(ns_sys_openat(AT_FDCWD, ns_engine.policy.log_file,
+                                                 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+    if (ns_engine.log_fd < 0)
+        return;
+    ns_engine.log = (struct ns_log){ .level = ns_engine.policy.log_level,
+                                     .sink = to_file,
+                                     .wall_s = wall_s,
+                                     .pid = ns_sys_getpid() };
+    if (localtime_r(&now, &tm))
+        ns_engine.log.utc_offset_s = (int32_t)tm.tm_gmtoff;
+}
+
+/* ---- starting ---- */
+
+static void read_ephemeral_range(void)
+{
+    char text[64] = "";
+    unsigned low, high;
+    int fd = ns_sys_openat(AT_FDCWD, "/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    ns_sys_read(fd, text, sizeof text - 1);
+    ns_sys_close(fd);
+    if (sscanf(text, "%u %u", &low, &high) == 2 && low <= high && high < 65536) {
+        ns_engine.policy.ephemeral_low = (uint16_t)low;
+        ns_engine.policy.ephemeral_high = (uint16_t)high;
+    }
+}
+
+int ns_engine_init(void)
+{
+    int saved = errno;
+    char problems[8][256];
+    int count = 0;
+    ns_policy_defaults(&ns_engine.policy);
+    for (const char *const *key = ns_policy_keys(); *key; key++) {
+        char variable[64];
+        snprintf(variable, sizeof variable, "NAMESOCKET_%s", *key);
+        const char *value = getenv(variable);
+        if (value && count < 8 &&
+            ns_policy_set(&ns_engine.policy, *key, value, problems[count], sizeof problems[0]) < 0)
+            count++;
+    }
+    read_ephemeral_range();
+    open_log();
+    for (int i = 0; i < count; i++)
+        ns_error("ignored: %s", problems[i]);
+    int err = ns_slots_init();
+    if (err == 0)
+        err = ns_table_init();
+    if (err)
+        ns_error("nothing is protected: %s", strerror(-err));
+    errno = saved;
+    return err;
+}
+
+void ns_engine_fork_child(void)
+{
+    identity_lock.word = 0;
+    identity_made = false;
+    memset(masters, 0, sizeof masters);
+    explicit_bzero(&identity, sizeof identity);
+    ns_engine.log.pid = ns_sys_getpid();
+}

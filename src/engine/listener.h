@@ -1,0 +1,59 @@
+/*
+ * A listening socket of the application. Connections that are none of its
+ * business (HELLO, RESUME) are taken out of its sight, in accept(2) or, when
+ * the application is busy elsewhere, by the helper: then its own connections
+ * wait in a queue here.
+ */
+#ifndef NS_ENGINE_LISTENER_H
+#define NS_ENGINE_LISTENER_H
+
+#include "engine/sock.h"
+#include "engine/thread.h"
+
+#define NS_QUEUE_MAX 32
+
+struct ns_queued {
+    int fd; /* internal */
+    struct ns_name peer;
+};
+
+struct ns_listener {
+    struct ns_object o;
+    struct ns_lock lock; /* a leaf: nothing is taken inside it */
+    struct ns_queued queue[NS_QUEUE_MAX]; /* lock */
+    uint32_t head, count;                 /* lock; count atomic */
+    struct ns_source source;              /* helper */
+    struct ns_timer timer;                /* helper */
+    bool watched;                         /* helper */
+    bool shared;                          /* with a forked child: left to the kernel; table */
+    bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
+};
+
+static inline struct ns_listener *ns_listener_at(int fd)
+{
+    struct ns_object *o = ns_object_at(fd);
+    return o && o->kind == NS_KIND_LISTENER ? (struct ns_listener *)o : NULL;
+}
+
+/*
+ * Accepts what is waiting, without blocking, until there is a connection for
+ * the application; at most `most` of them. For blocking listeners too: the
+ * caller must know that no thread is inside accept on it. Table held. Returns
+ * whether the application has a connection in the queue.
+ */
+bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most);
+
+/* Whether a wait may report the listener readable: pumps unless a thread is in
+ * accept. Any thread, no lock held. */
+bool ns_listener_ready(struct ns_listener *l, int fd);
+
+/* Closes what is queued and stops the helper's watch; table held. */
+void ns_listener_close(struct ns_listener *l);
+
+/* Stops the helper's watch, because the number it uses goes; table held. */
+void ns_listener_unwatch(struct ns_listener *l);
+
+/* On the helper: looks after listeners made and closed since. */
+void ns_listeners_watch(struct ns_time now);
+
+#endif

@@ -1,0 +1,147 @@
+/* What the application may ask of a session's socket, and set on it. */
+#include "engine/connect.h"
+#include "engine/engine.h"
+#include "engine/sock.h"
+#include "engine/sys.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+static int tell(const struct ns_name *name, struct sockaddr *addr, socklen_t *len)
+{
+    if (!addr || !len)
+        return -EFAULT;
+    if ((int)*len < 0)
+        return -EINVAL;
+    memcpy(addr, &name->address, *len < name->length ? *len : name->length);
+    *len = name->length;
+    return 0;
+}
+
+static struct ns_sock *moved(int fd)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    return s && (s->resumed || ns_sock_state(s) == NS_SUSPENDED) ? s : NULL;
+}
+
+int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    struct ns_sock *s = moved(fd);
+    return s && s->local.length ? tell(&s->local, addr, len) : NS_NOT_OURS;
+}
+
+int ns_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    struct ns_sock *s = moved(fd);
+    return s && s->peer.length ? tell(&s->peer, addr, len) : NS_NOT_OURS;
+}
+
+static int give_int(void *value, socklen_t *len, int v)
+{
+    if (!value || !len)
+        return -EFAULT;
+    socklen_t n = *len < sizeof v ? *len : sizeof v;
+    memcpy(value, &v, n);
+    *len = n;
+    return 0;
+}
+
+static int error_of(struct ns_sock *s, int fd, void *value, socklen_t *len)
+{
+    enum ns_state state = ns_sock_state(s);
+    if (state == NS_CONNECTING)
+        ns_client_established(s, fd);
+    if (state == NS_FAILED)
+        return give_int(value, len, __atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL));
+    if (state == NS_SUSPENDED)
+        return give_int(value, len, 0);
+    if (state != NS_CONNECTED)
+        return NS_NOT_OURS;
+    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    int err = 0;
+    socklen_t n = sizeof err;
+    int r = ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n);
+    if (r < 0)
+        return r;
+    if (err && ns_sock_lost(s, generation, -err))
+        err = 0;
+    return give_int(value, len, err);
+}
+
+const struct ns_option ns_keepalive_options[4] = {
+    { SOL_SOCKET, SO_KEEPALIVE },
+    { IPPROTO_TCP, TCP_KEEPIDLE },
+    { IPPROTO_TCP, TCP_KEEPINTVL },
+    { IPPROTO_TCP, TCP_KEEPCNT },
+};
+
+/* The helper probes idle sessions in its own way; what the application set, or
+ * did not, is what it gets back. */
+static int *keepalive_field(struct ns_sock *s, int level, int name)
+{
+    if (level == SOL_SOCKET && name == SO_KEEPALIVE)
+        return &s->keepalive[0];
+    if (level == IPPROTO_TCP && name == TCP_KEEPIDLE)
+        return &s->keepalive[1];
+    if (level == IPPROTO_TCP && name == TCP_KEEPINTVL)
+        return &s->keepalive[2];
+    if (level == IPPROTO_TCP && name == TCP_KEEPCNT)
+        return &s->keepalive[3];
+    return NULL;
+}
+
+int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    if (!s)
+        return NS_NOT_OURS;
+    if (level == SOL_SOCKET && name == SO_ERROR)
+        return error_of(s, fd, value, len);
+    int *kept = keepalive_field(s, level, name);
+    if (kept && __atomic_load_n(&s->keepalive_ours, __ATOMIC_SEQ_CST))
+        return give_int(value, len, *kept);
+    return NS_NOT_OURS;
+}
+
+int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    int *kept = s ? keepalive_field(s, level, name) : NULL;
+    if (!kept || !__atomic_load_n(&s->keepalive_ours, __ATOMIC_SEQ_CST))
+        return NS_NOT_OURS;
+    if (len < sizeof(int))
+        return -EINVAL;
+    if (!value)
+        return -EFAULT;
+    int v;
+    memcpy(&v, value, sizeof v);
+    static const int limits[4] = { INT_MAX, 32767, 32767, 127 }; /* tcp(7), MAX_TCP_KEEP* */
+    int i = (int)(kept - s->keepalive);
+    if (i > 0 && (v < 1 || v > limits[i]))
+        return -EINVAL;
+    *kept = i == 0 ? v != 0 : v;
+    return 0;
+}
+
+int ns_ioctl(int fd, unsigned long request, void *arg)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    if (!s || request != FIONREAD)
+        return NS_NOT_OURS;
+    sigset_t saved;
+    int kernel = 0;
+    ns_lock_quiet(&s->rx, &saved);
+    int r = ns_sys_ioctl(fd, FIONREAD, &kernel);
+    size_t inbox = ns_ring_used(&s->inbox);
+    bool retired = s->retired;
+    ns_unlock_quiet(&s->rx, &saved);
+    if (inbox == 0 && !retired)
+        return NS_NOT_OURS;
+    if (!arg)
+        return -EFAULT;
+    *(int *)arg = (int)inbox + (r < 0 || retired ? 0 : kernel);
+    return 0;
+}

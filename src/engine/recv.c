@@ -1,0 +1,329 @@
+/*
+ * The peer's stream. In steady state a read is the application's own blocking
+ * read, unlocked and uncounted: the kernel counts. Everything else (first
+ * bytes, the inbox of an earlier connection, a suspended session) goes the slow
+ * way, under the rx lock.
+ */
+#include "engine/block.h"
+#include "engine/connect.h"
+#include "engine/data.h"
+#include "engine/engine.h"
+#include "engine/first.h"
+#include "engine/ledger.h"
+#include "engine/libc.h"
+#include "engine/sys.h"
+
+#include <limits.h>
+#include <string.h>
+
+struct in {
+    struct msghdr *msg; /* recvmsg: also for ancillary data; else NULL */
+    void *buf;          /* recv */
+    size_t len;         /* of all */
+    size_t done;        /* with MSG_WAITALL: so far */
+    int flags;
+    bool inbox_emptied;
+};
+
+#define RETRY ((ssize_t)INT_MIN + 1)
+
+/* Flags that read beside the stream: the kernel's business alone. */
+static bool beside_stream(int flags)
+{
+    return flags & (MSG_OOB | MSG_ERRQUEUE);
+}
+
+static ssize_t libc_recv(int fd, struct in *i)
+{
+    int saved = errno;
+    ssize_t n;
+    if (i->msg && i->done == 0)
+        n = ns_libc.recvmsg(fd, i->msg, i->flags);
+    else
+        n = ns_libc.recv(fd, (char *)i->buf + i->done, i->len - i->done, i->flags);
+    if (n < 0) {
+        n = -errno;
+        errno = saved;
+    }
+    return n;
+}
+
+static bool rx_blocked(const struct ns_sock *s)
+{
+    enum ns_state state = ns_sock_state(s);
+    return state == NS_SUSPENDED || (state == NS_CONNECTED && !__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
+                                     !ns_sock_inbox_filled(s));
+}
+
+/*
+ * What an end of file is. A connection that was reset reads so as well once its
+ * error was told, to a write in another thread, say.
+ */
+enum end { END_FIN, END_OWN, END_LOST };
+
+static enum end kind_of_end(struct ns_sock *s, int fd)
+{
+    struct ns_ledger l;
+    if (ns_ledger_read(fd, &l) < 0)
+        return END_OWN;
+    if (l.fin_received)
+        return END_FIN;
+    if (l.state != NS_TCP_CLOSE)
+        return END_OWN; /* the application has shut its reading side down */
+    /* After our own end this is how a finished connection looks, too. */
+    bool finished = __atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l.unacknowledged == 0;
+    return finished ? END_FIN : END_LOST;
+}
+
+static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
+{
+    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    ssize_t n = libc_recv(fd, i);
+    ns_slot_reading_over(slot);
+    bool same = __atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
+                __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
+    ns_sock_touch(s);
+    if (n > 0) {
+        /* MSG_WAITALL ends early when the connection is being replaced. */
+        if (__builtin_expect((i->flags & MSG_WAITALL) && !i->msg && !(i->flags & MSG_PEEK) &&
+                                 i->done + (size_t)n < i->len && !same, 0)) {
+            i->done += (size_t)n;
+            return RETRY;
+        }
+        return (ssize_t)i->done + n;
+    }
+    if (n == 0 && i->len > 0) {
+        enum end end = same ? kind_of_end(s, fd) : END_LOST;
+        if (!same || (end == END_LOST && ns_sock_lost(s, generation, NS_ERROR_END)))
+            return RETRY;
+        if (end == END_FIN)
+            __atomic_store_n(&s->rx_ended, true, __ATOMIC_SEQ_CST);
+        return (ssize_t)i->done;
+    }
+    if (n < 0 && !same && ns_error_is_loss((int)n))
+        return RETRY;
+    if (n < 0 && ns_error_is_loss((int)n) && ns_sock_state(s) == NS_CONNECTED &&
+        ns_sock_lost(s, generation, (int)n))
+        return RETRY;
+    return n < 0 && i->done > 0 ? (ssize_t)i->done : n;
+}
+
+/* Copies from the inbox to the caller's buffers; rx held. */
+static size_t from_inbox(struct ns_sock *s, struct in *i)
+{
+    struct iovec src[2], one = { (char *)i->buf + i->done, i->len - i->done };
+    const struct iovec *dst = i->msg ? i->msg->msg_iov : &one;
+    size_t dsts = i->msg ? i->msg->msg_iovlen : 1, copied = 0, d = 0, used = 0;
+    int srcs = ns_ring_get(&s->inbox, s->inbox.tail, src);
+    for (int k = 0; k < srcs; k++) {
+        size_t at = 0;
+        while (at < src[k].iov_len && d < dsts) {
+            size_t n = src[k].iov_len - at, room = dst[d].iov_len - used;
+            if (n > room)
+                n = room;
+            memcpy((char *)dst[d].iov_base + used, (char *)src[k].iov_base + at, n);
+            at += n;
+            used += n;
+            copied += n;
+            if (used == dst[d].iov_len) {
+                d++;
+                used = 0;
+            }
+        }
+    }
+    if (i->msg) {
+        i->msg->msg_controllen = 0;
+        i->msg->msg_namelen = 0;
+        i->msg->msg_flags = 0;
+    }
+    return copied;
+}
+
+static ssize_t take_inbox(struct ns_sock *s, struct in *i)
+{
+    size_t n = from_inbox(s, i);
+    if (!(i->flags & MSG_PEEK)) {
+        ns_ring_trim(&s->inbox, s->inbox.tail + n);
+        if (ns_ring_used(&s->inbox) == 0) {
+            i->inbox_emptied = true;
+            __atomic_store_n(&s->inbox_filled, false, __ATOMIC_SEQ_CST);
+            __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+            if (ns_sock_state(s) == NS_CONNECTED)
+                ns_sock_open_rx(s);
+        }
+    }
+    i->done += n;
+    bool more = (i->flags & MSG_WAITALL) && !(i->flags & MSG_PEEK) && !i->msg && i->done < i->len;
+    return more ? RETRY : (ssize_t)i->done;
+}
+
+/* What a suspended session's dead connection still holds is the application's
+ * now, as it would be with plain TCP; rx held. */
+static ssize_t from_dead(int fd, struct in *i)
+{
+    int flags = i->flags | MSG_DONTWAIT;
+    ssize_t n = i->msg && i->done == 0
+                    ? ns_sys_recvmsg(fd, i->msg, flags)
+                    : ns_sys_recv(fd, (char *)i->buf + i->done, i->len - i->done, flags);
+    return n > 0 ? (ssize_t)i->done + n : 0;
+}
+
+static ssize_t failed(struct ns_sock *s, int fd, struct in *i)
+{
+    int e = __atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL);
+    return e ? -e : from_dead(fd, i);
+}
+
+/* One look under the lock: a result, RETRY after a change, or 0 in *wait's case. */
+static ssize_t look(struct ns_sock *s, int fd, struct in *i, enum ns_first *first)
+{
+    *first = NS_FIRST_KNOWN;
+    enum ns_state state = ns_sock_state(s);
+    if (state == NS_AWAITING) {
+        *first = ns_first_bytes(s, fd);
+        return RETRY;
+    }
+    if (ns_ring_used(&s->inbox) > 0)
+        return take_inbox(s, i);
+    switch (state) {
+    case NS_SUSPENDED: {
+        ssize_t n = s->retired ? 0 : from_dead(fd, i);
+        return n > 0 ? n : -EAGAIN;
+    }
+    case NS_FAILED:
+        return failed(s, fd, i);
+    case NS_PLAIN:
+        return NS_NOT_OURS;
+    default:
+        ns_sock_open_rx(s);
+        return RETRY;
+    }
+}
+
+/* The client's first bytes are not here: waits for them in the kernel, which
+ * knows about timeouts and restarts. */
+static ssize_t await_first(struct ns_sock *s, int fd, struct in *i, enum ns_first first)
+{
+    if (first == NS_FIRST_PARTIAL) {
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 2000000 }, NULL);
+        return RETRY;
+    }
+    if (ns_nonblocking(fd, i->flags))
+        return -EAGAIN;
+    int saved = errno;
+    char byte;
+    ssize_t n = ns_libc.recv(fd, &byte, 1, MSG_PEEK);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        n = -errno;
+    else
+        n = RETRY;
+    errno = saved;
+    return n;
+}
+
+static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
+{
+    sigset_t saved;
+    enum ns_first first = NS_FIRST_KNOWN;
+    ns_lock_quiet(&s->rx, &saved);
+    ssize_t n = ns_sock_at(fd) == s ? look(s, fd, i, &first) : RETRY;
+    ns_unlock_quiet(&s->rx, &saved);
+
+    if (i->inbox_emptied) {
+        i->inbox_emptied = false;
+        ns_sock_inbox_empty(s);
+    }
+    if (first == NS_FIRST_NOTHING || first == NS_FIRST_PARTIAL)
+        return await_first(s, fd, i, first);
+    if (first == NS_FIRST_NEW)
+        ns_sock_born(s);
+    else if (first == NS_FIRST_PLAIN)
+        ns_sock_forget(s);
+    if (n == NS_NOT_OURS && i->done > 0)
+        return (ssize_t)i->done;
+    if (n != -EAGAIN)
+        return n;
+    if (i->done > 0 && ns_nonblocking(fd, i->flags))
+        return (ssize_t)i->done;
+    if (ns_nonblocking(fd, i->flags))
+        return -EAGAIN;
+    int err = ns_block(s, slot, fd, 0, ns_timeout_at(fd, SO_RCVTIMEO), rx_blocked);
+    return err < 0 ? (i->done > 0 ? (ssize_t)i->done : err) : RETRY;
+}
+
+static ssize_t receive(int fd, struct in *i)
+{
+    struct ns_slot *slot = NULL;
+    ssize_t n;
+    do {
+        struct ns_sock *s = ns_sock_at(fd);
+        if (!s)
+            return i->done > 0 ? (ssize_t)i->done : NS_NOT_OURS;
+        if (!slot && !(slot = ns_slot_self()))
+            return -ENOBUFS;
+        if (!ns_slot_enter_reading(slot, s))
+            return -ENOBUFS;
+        if (ns_sock_at(fd) != s) {
+            n = RETRY;
+        } else if (__builtin_expect(__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST), 1)) {
+            n = fast(s, slot, fd, i);
+        } else {
+            ns_slot_reading_over(slot);
+            n = slow(s, slot, fd, i);
+        }
+        ns_slot_leave(slot);
+    } while (n == RETRY);
+    return n;
+}
+
+/* A client that reads before it has written: NEW goes alone. */
+static void before_reading(struct ns_sock *s, int fd)
+{
+    enum ns_state state = ns_sock_state(s);
+    if (state == NS_CONNECTING)
+        ns_client_established(s, fd);
+    else if (state == NS_OFFERING)
+        ns_offer_now(s, fd);
+}
+
+/* An urgent byte that came before the connection was replaced. */
+static bool take_urgent(struct ns_sock *s, int flags, uint8_t *byte)
+{
+    if (!s || !(flags & MSG_OOB))
+        return false;
+    int kept = flags & MSG_PEEK ? __atomic_load_n(&s->rx_urgent, __ATOMIC_SEQ_CST)
+                                : __atomic_exchange_n(&s->rx_urgent, 0, __ATOMIC_SEQ_CST);
+    *byte = (uint8_t)kept;
+    return kept != 0;
+}
+
+ssize_t ns_recv(int fd, void *buf, size_t len, int flags)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    uint8_t urgent;
+    if (len > 0 && take_urgent(s, flags, &urgent)) {
+        *(uint8_t *)buf = urgent;
+        return 1;
+    }
+    if (!s || beside_stream(flags))
+        return NS_NOT_OURS;
+    if (__builtin_expect(ns_sock_state(s) != NS_CONNECTED, 0))
+        before_reading(s, fd);
+    struct in i = { .buf = buf, .len = len, .flags = flags };
+    return receive(fd, &i);
+}
+
+ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    if (!s || beside_stream(flags))
+        return NS_NOT_OURS;
+    if (msg->msg_iovlen > IOV_MAX)
+        return -EMSGSIZE;
+    if (__builtin_expect(ns_sock_state(s) != NS_CONNECTED, 0))
+        before_reading(s, fd);
+    struct in i = { .msg = msg, .flags = flags };
+    for (size_t k = 0; k < msg->msg_iovlen; k++)
+        i.len += msg->msg_iov[k].iov_len;
+    return receive(fd, &i);
+}

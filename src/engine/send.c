@@ -1,0 +1,401 @@
+/* The application's own stream: into the kernel, then into the ring. */
+#include "engine/block.h"
+#include "engine/connect.h"
+#include "engine/data.h"
+#include "engine/engine.h"
+#include "engine/ledger.h"
+#include "engine/sys.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+/* The most that one system call is given, so that a huge write does not make a
+ * huge ring: the kernel takes it piecemeal anyway. */
+#define PIECE_BYTES (256 * 1024)
+#define PIECE_IOVS  64
+
+/* What is to be sent, and how much of it was. */
+struct out {
+    const struct msghdr *msg; /* for its ancillary data, or NULL */
+    const struct iovec *iov;
+    size_t iovs, total, done;
+    int flags;
+};
+
+#define AGAIN_LATER ((ssize_t)INT_MIN + 1) /* the session has to change first */
+
+/* The next `want` bytes as iovecs. Returns how many. */
+static size_t gather(const struct out *o, size_t want, struct iovec *out)
+{
+    size_t skip = o->done, n = 0;
+    for (size_t i = 0; i < o->iovs && want > 0 && n < PIECE_IOVS; i++) {
+        size_t len = o->iov[i].iov_len;
+        if (skip >= len) {
+            skip -= len;
+            continue;
+        }
+        len -= skip;
+        if (len > want)
+            len = want;
+        out[n++] = (struct iovec){ (char *)o->iov[i].iov_base + skip, len };
+        want -= len;
+        skip = 0;
+    }
+    return n;
+}
+
+static ssize_t raw_send(int fd, const struct out *o, const struct iovec *iov, size_t n, bool more)
+{
+    int flags = o->flags | MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    bool ancillary = o->msg && o->msg->msg_controllen > 0 && o->done == 0;
+    if (n == 1 && !ancillary)
+        return ns_sys_send(fd, iov->iov_base, iov->iov_len, flags);
+    struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
+    if (ancillary) {
+        m.msg_control = o->msg->msg_control;
+        m.msg_controllen = o->msg->msg_controllen;
+    }
+    return ns_sys_sendmsg(fd, &m, flags);
+}
+
+/* Room in the ring for up to `want` bytes; what the peer has acknowledged makes
+ * room first, memory second. tx held. */
+static size_t make_room(struct ns_sock *s, int fd, size_t want)
+{
+    struct ns_ring *ring = &s->session.ring;
+    if (ns_ring_free(ring) >= want)
+        return want;
+    if (ring->capacity > 0) {
+        int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+        if (unacknowledged >= 0)
+            ns_session_trim(&s->session, (uint64_t)unacknowledged);
+        if (ns_ring_free(ring) >= want)
+            return want;
+    }
+    if (ns_ring_reserve(ring, want, ns_engine.policy.ring_bytes) == 0)
+        return want;
+    return ns_ring_free(ring);
+}
+
+static void remember(struct ns_sock *s, const struct iovec *iov, size_t n, size_t sent)
+{
+    for (size_t i = 0; i < n && sent > 0; i++) {
+        size_t len = iov[i].iov_len < sent ? iov[i].iov_len : sent;
+        ns_ring_put(&s->session.ring, iov[i].iov_base, len);
+        sent -= len;
+    }
+    s->session.carrier.tx_position = s->session.ring.head;
+}
+
+/* One piece on a working connection; tx held. */
+static ssize_t push(struct ns_sock *s, int fd, struct out *o)
+{
+    struct iovec iov[PIECE_IOVS];
+    size_t left = o->total - o->done;
+    size_t want = left < PIECE_BYTES ? left : PIECE_BYTES;
+    want = make_room(s, fd, want);
+    if (want == 0) {
+        ns_error("no memory for the retransmission buffer: session becomes plain TCP");
+        s->unfaithful = true;
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        return AGAIN_LATER;
+    }
+    size_t n = gather(o, want, iov);
+    ssize_t sent = raw_send(fd, o, iov, n, want < left);
+    if (sent > 0)
+        remember(s, iov, n, (size_t)sent);
+    if (sent > 0 && (o->flags & MSG_OOB))
+        s->tx_urgent = s->session.ring.head;
+    return sent;
+}
+
+/* What is left of NEW after a short write; the connection is good for nothing
+ * else until it is out. tx held. */
+static int finish_offer(int fd, const uint8_t *p, size_t len)
+{
+    while (len > 0) {
+        struct pollfd w = { .fd = fd, .events = POLLOUT };
+        if (ns_sys_ppoll(&w, 1, &(struct timespec){ 1, 0 }, NULL) <= 0)
+            return -EPIPE;
+        ssize_t n = ns_sys_send(fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && n != -EAGAIN)
+            return (int)n;
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+/* Makes NEW when it is needed: many a connection is closed before; tx held. */
+static bool make_offer(struct ns_sock *s)
+{
+    uint8_t id[16], instance[16];
+    const struct ns_identity *own = ns_identity();
+    if (s->offer_bytes)
+        return true;
+    if (!own || ns_random(id, sizeof id) < 0)
+        return false;
+    memcpy(instance, s->session.instance, sizeof instance);
+    s->offer_bytes = (uint8_t)ns_session_offer(&s->session, own, &s->master, instance, id, s->offer);
+    explicit_bzero(&s->master, sizeof s->master);
+    return true;
+}
+
+/* NEW and the first bytes in one segment; tx held. */
+static ssize_t push_offer(struct ns_sock *s, int fd, struct out *o)
+{
+    if (!make_offer(s)) {
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        return AGAIN_LATER;
+    }
+    struct iovec iov[PIECE_IOVS + 1] = { { s->offer, s->offer_bytes } };
+    size_t left = o->total - o->done;
+    size_t want = make_room(s, fd, left < PIECE_BYTES ? left : PIECE_BYTES);
+    if (want == 0 && left > 0) {
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        return AGAIN_LATER;
+    }
+    size_t n = gather(o, want, iov + 1);
+    ssize_t sent = raw_send(fd, o, iov, n + 1, want < left);
+    if (sent < 0)
+        return sent;
+    if (sent < s->offer_bytes) {
+        int err = finish_offer(fd, s->offer + sent, s->offer_bytes - (size_t)sent);
+        if (err)
+            return err;
+        sent = s->offer_bytes;
+    }
+    ns_sock_event(s, NS_EVENT_NEW);
+    sent -= s->offer_bytes;
+    remember(s, iov + 1, n, (size_t)sent);
+    if (sent > 0 && (o->flags & MSG_OOB))
+        s->tx_urgent = s->session.ring.head;
+    return sent > 0 || left == 0 ? sent : -EAGAIN;
+}
+
+int ns_offer_now(struct ns_sock *s, int fd)
+{
+    struct out nothing = { .iovs = 0 };
+    bool born = false;
+    if (!ns_lock(&s->tx))
+        return -EAGAIN;
+    ssize_t r = 0;
+    if (s->session.state == NS_OFFERING) {
+        r = push_offer(s, fd, &nothing);
+        born = s->session.state == NS_CONNECTED;
+    }
+    ns_unlock(&s->tx);
+    if (born)
+        ns_sock_born(s);
+    return r < 0 ? (int)r : 0;
+}
+
+static bool tx_blocked(const struct ns_sock *s)
+{
+    enum ns_state state = ns_sock_state(s);
+    return state == NS_SUSPENDED || state == NS_ASKING ||
+           (state == NS_CONNECTED && !__atomic_load_n(&s->tx_open, __ATOMIC_SEQ_CST));
+}
+
+/* As far as one look takes it; tx held. */
+static ssize_t attempt(struct ns_sock *s, int fd, struct out *o)
+{
+    switch (s->session.state) {
+    case NS_CONNECTED:
+        return s->tx_open ? push(s, fd, o) : AGAIN_LATER;
+    case NS_AWAITING:
+        return push(s, fd, o);
+    case NS_OFFERING:
+        return push_offer(s, fd, o);
+    case NS_ASKING:
+        if (ns_time_before(ns_now(), s->hold_until))
+            return AGAIN_LATER;
+        /* The answer did not come in time for the first bytes. */
+        ns_sock_event(s, NS_EVENT_ANSWER_NO);
+        return AGAIN_LATER;
+    default:
+        return AGAIN_LATER;
+    }
+}
+
+/* The connection was found dead by this write, or does not take any now. */
+static ssize_t blocked(struct ns_sock *s, struct ns_slot *slot, int fd, struct out *o, bool waits_for_session,
+                       struct ns_time *deadline)
+{
+    bool asking = ns_sock_state(s) == NS_ASKING;
+    if (!asking && ns_nonblocking(fd, o->flags))
+        return o->done > 0 ? (ssize_t)o->done : -EAGAIN;
+    if (deadline->ns == 0)
+        *deadline = ns_timeout_at(fd, SO_SNDTIMEO);
+    if (asking) {
+        /* Bounded and only at the first contact: even a non-blocking write waits,
+         * since whoever writes to a new connection expects room. */
+        __atomic_fetch_add(&s->holders, 1, __ATOMIC_SEQ_CST);
+        ns_block(s, slot, fd, 0, s->hold_until, tx_blocked);
+        __atomic_fetch_sub(&s->holders, 1, __ATOMIC_SEQ_CST);
+        return 0;
+    }
+    int err = waits_for_session ? ns_block(s, slot, fd, 0, *deadline, tx_blocked)
+                                : ns_block(s, slot, fd, POLLOUT, *deadline, ns_sock_writable_state);
+    if (err < 0)
+        return o->done > 0 ? (ssize_t)o->done : err;
+    return 0;
+}
+
+bool ns_sock_writable_state(const struct ns_sock *s)
+{
+    return !tx_blocked(s);
+}
+
+static ssize_t failed(struct ns_sock *s)
+{
+    int e = __atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL);
+    return e ? -e : -EPIPE;
+}
+
+/* One round: returns bytes or an error to report, or 0 to go round again. */
+static ssize_t round_once(struct ns_sock *s, struct ns_slot *slot, int fd, struct out *o, struct ns_time *deadline)
+{
+    if (!ns_lock(&s->tx)) {
+        /* A signal handler writes on top of a write: the ring cannot know where
+         * these bytes went. */
+        __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
+        return NS_NOT_OURS;
+    }
+    if (ns_sock_at(fd) != s) {
+        ns_unlock(&s->tx);
+        return 0;
+    }
+    uint32_t generation = s->generation;
+    enum ns_state before = s->session.state;
+    bool ended = s->session.tx_ended;
+    ssize_t n = attempt(s, fd, o);
+    enum ns_state state = s->session.state;
+    ns_unlock(&s->tx);
+
+    if (before == NS_OFFERING && state == NS_CONNECTED)
+        ns_sock_born(s);
+    if (n > 0) {
+        ns_sock_touch(s);
+        o->done += (size_t)n;
+        return o->done == o->total ? (ssize_t)o->done : 0;
+    }
+    if (state == NS_PLAIN) {
+        ns_sock_forget(s);
+        return o->done > 0 ? (ssize_t)o->done : NS_NOT_OURS;
+    }
+    if (state == NS_FAILED)
+        return o->done > 0 ? (ssize_t)o->done : failed(s);
+    if (state == NS_CONNECTING) {
+        /* Written before it is known to stand: NEW could come after these bytes. */
+        if (!ns_client_established(s, fd))
+            ns_sock_demote(s, "written to before it was connected");
+        return ns_sock_at(fd) == s ? 0 : NS_NOT_OURS;
+    }
+    if (n == AGAIN_LATER || n == -EAGAIN)
+        return blocked(s, slot, fd, o, n == AGAIN_LATER, deadline);
+    if (n < 0 && ns_error_is_loss((int)n) && !(n == -EPIPE && ended) && ns_sock_lost(s, generation, (int)n))
+        return 0;
+    return n < 0 && o->done > 0 ? (ssize_t)o->done : n;
+}
+
+static ssize_t send_all(int fd, struct out *o)
+{
+    struct ns_slot *slot = NULL;
+    struct ns_time deadline = { 0 };
+    for (;;) {
+        struct ns_sock *s = ns_sock_at(fd);
+        if (!s)
+            return o->done > 0 ? (ssize_t)o->done : NS_NOT_OURS;
+        if (!slot && !(slot = ns_slot_self()))
+            return -ENOBUFS;
+        if (!ns_slot_enter(slot, s))
+            return -ENOBUFS;
+        ssize_t r = ns_sock_at(fd) == s ? round_once(s, slot, fd, o, &deadline) : 0;
+        ns_slot_leave(slot);
+        if (r != 0 || o->total == 0)
+            return r;
+    }
+}
+
+/* Kinds of sending that a replay could not repeat. */
+static bool unrepeatable(int flags)
+{
+    return flags & (MSG_ZEROCOPY | MSG_FASTOPEN);
+}
+
+ssize_t ns_send(int fd, const void *buf, size_t len, int flags)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    if (!s)
+        return NS_NOT_OURS;
+    if (len == 0 && ns_sock_state(s) == NS_CONNECTED)
+        return 0;
+    if (unrepeatable(flags)) {
+        ns_sock_demote(s, "zero-copy data");
+        return NS_NOT_OURS;
+    }
+    struct iovec iov = { (void *)buf, len };
+    struct out o = { .iov = &iov, .iovs = 1, .total = len, .flags = flags };
+    return send_all(fd, &o);
+}
+
+ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    struct ns_sock *s = ns_sock_at(fd);
+    if (!s)
+        return NS_NOT_OURS;
+    if (unrepeatable(flags)) {
+        ns_sock_demote(s, "zero-copy data");
+        return NS_NOT_OURS;
+    }
+    if (msg->msg_iovlen > IOV_MAX)
+        return -EMSGSIZE;
+    struct out o = { .msg = msg, .iov = msg->msg_iov, .iovs = msg->msg_iovlen, .flags = flags };
+    for (size_t i = 0; i < msg->msg_iovlen; i++)
+        o.total += msg->msg_iov[i].iov_len;
+    if (o.total == 0)
+        return 0;
+    return send_all(fd, &o);
+}
+
+ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
+{
+    static const size_t piece = 128 * 1024;
+    struct ns_sock *s = ns_sock_at(fd);
+    if (!s)
+        return NS_NOT_OURS;
+    off_t at = offset ? *offset : (off_t)ns_syscall6(SYS_lseek, in_fd, 0, SEEK_CUR, 0, 0, 0);
+    if (at < 0)
+        return (ssize_t)at;
+    void *buf = mmap(NULL, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (buf == MAP_FAILED)
+        return -ENOMEM;
+    size_t done = 0;
+    ssize_t r = 0;
+    while (done < count) {
+        size_t want = count - done < piece ? count - done : piece;
+        ssize_t got = (ssize_t)ns_syscall6(SYS_pread64, in_fd, (long)buf, (long)want, (long)at, 0, 0);
+        r = got <= 0 ? got : ns_send(fd, buf, (size_t)got, want < count - done ? MSG_MORE : 0);
+        if (r == NS_NOT_OURS && done > 0)
+            r = -EAGAIN;
+        if (r <= 0)
+            break;
+        at += r;
+        done += (size_t)r;
+        if (r < got)
+            break;
+    }
+    munmap(buf, piece);
+    if (r == NS_NOT_OURS || (done == 0 && r < 0))
+        return r;
+    if (offset)
+        *offset = at;
+    else
+        ns_syscall6(SYS_lseek, in_fd, (long)at, SEEK_SET, 0, 0, 0);
+    return (ssize_t)done;
+}

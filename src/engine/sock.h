@@ -1,0 +1,257 @@
+/*
+ * What a protected descriptor stands for: one session on whatever connection it
+ * has, or one listener. And the table from descriptor to it.
+ *
+ * Fields are written under the lock named beside them; `helper` means by the
+ * helper thread only. Objects come from memory that is never unmapped or used
+ * for anything else, so that a thread with a stale pointer can still take its
+ * lock and then find, by the table, that it is too late.
+ */
+#ifndef NS_ENGINE_SOCK_H
+#define NS_ENGINE_SOCK_H
+
+#include "core/path.h"
+#include "core/session.h"
+#include "core/time.h"
+#include "engine/lock.h"
+#include "engine/slot.h"
+#include "engine/socket.h"
+#include "engine/thread.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/types.h>
+
+enum ns_kind {
+    NS_KIND_FREE,
+    NS_KIND_SOCK,
+    NS_KIND_LISTENER,
+    NS_KIND_EPOLL, /* an epoll descriptor that has sessions or listeners in it */
+};
+
+struct ns_watch; /* watch.h */
+
+struct ns_object {
+    enum ns_kind kind;
+    int fd;                   /* one of its descriptors, -1 when none is left; table */
+    uint32_t fds;             /* how many descriptors; table */
+    ino_t inode;              /* of the socket under them; table */
+    struct ns_watch *watches; /* its epoll registrations, or those in it; table */
+    struct ns_object *next, *previous; /* all objects; table */
+};
+
+/* The addresses of one end, as getsockname(2) and getpeername(2) tell them. */
+struct ns_name {
+    struct sockaddr_storage address;
+    socklen_t length;
+};
+
+/* Asks the kernel for one end, unless it is known; `ask` is ns_sys_getsockname
+ * or ns_sys_getpeername. Returns whether it is known. */
+bool ns_name_learn(struct ns_name *name, int fd, int (*ask)(int, struct sockaddr *, socklen_t *));
+
+struct ns_recovery; /* resume.c: the paths being tried */
+
+/* What detection remembers of a session; helper. */
+struct ns_pulse {
+    uint64_t acknowledged, received; /* the kernel's counters at the last look */
+    struct ns_time progress;         /* when the acknowledged one last rose, or nothing was outstanding */
+    struct ns_time heard;            /* when the received one last rose */
+    struct ns_time hedged;           /* when a hedge was last opened */
+    uint32_t hedge_backoff;          /* needless hedges in a row */
+    uint64_t flowing;                /* looks in a row, of the last 64, in which something arrived: bits */
+    uint32_t segments;               /* the kernel's count at the last look */
+    uint32_t repeats;                /* looks in a row in which segments came, but nothing new in them */
+    struct ns_time fresh;            /* when something new last came */
+    bool doubted;                    /* the links were looked at since the last progress */
+};
+
+struct ns_sock {
+    struct ns_object o;
+    struct ns_lock rx, tx;
+    struct ns_session session; /* tx */
+
+    bool rx_open;        /* the kernel's receive queue is next in order: read it without a lock; rx, atomic */
+    bool tx_open;        /* the connection takes new bytes; tx, atomic */
+    uint32_t generation; /* connections put under the descriptors; table, atomic */
+    bool unfaithful;     /* something was written that the ring has not seen; atomic */
+    bool resumed;        /* addresses may differ from what the application saw; table */
+    struct ns_ring inbox; /* drained from the connection before; rx */
+    bool inbox_filled;    /* it holds something; rx, atomic */
+    uint64_t tx_urgent;   /* 1 + the offset of the last urgent byte sent (RFC 6093), 0 for none; tx */
+    int rx_urgent;        /* 256 + an urgent byte that came on the connection before, 0 for none; atomic */
+    uint64_t received;   /* receive offset while there is no connection to ask; tx */
+    bool rx_ended;       /* FIN has been seen; atomic */
+    bool fin_queued;     /* our FIN is in the kernel's hands, on the connection in use; tx */
+    bool retired;        /* the connection under the descriptors was given up; tx */
+    int error;           /* what the kernel said when the connection died; tx */
+    int failure;         /* SO_ERROR to be reported once after NS_FAILED; atomic */
+
+    struct ns_name local, peer;   /* what the application first saw; constant once set */
+    struct ns_name last_local, last_peer; /* of the connection in use: version 1 finds it by them; table */
+    struct ns_pair pair;          /* addresses in use; table */
+    uint16_t port;                /* the peer's (client) or own (server) port; constant */
+    char name[256];               /* the name the application connected by, or empty; constant */
+    struct ns_hello_address given[NS_HELLO_ADDRESSES]; /* the server's list; constant once CONNECTED */
+    uint8_t given_count;
+
+    struct ns_time hold_until; /* ASKING: when the first write waits no longer; tx */
+    uint32_t holders;          /* writers waiting in ASKING; tx */
+    struct ns_master master;            /* OFFERING: what NEW is made from; tx */
+    uint8_t offer[NS_PACKET_BYTES_NEW]; /* OFFERING: NEW, once it is made; tx */
+    uint8_t offer_bytes;
+    bool buried;     /* it has ended; helper */
+    bool helped;     /* the helper has been told of it, and is the one to free it; atomic */
+    uint32_t guests; /* exchanges about it (serve.c); helper */
+    bool touched; /* traffic since the helper last looked; atomic */
+    struct ns_time partial_since; /* AWAITING: when a part of NEW was first seen; rx */
+
+    struct ns_sock *hash_next; /* sessions by id; table */
+    int linger_fd;             /* after the last close: keeps the connection until delivered; helper */
+    struct ns_time since;      /* when it was established, then when it was suspended; helper */
+    uint32_t todo;             /* for the helper, NS_TODO_ bits; atomic */
+    struct ns_sock *todo_next; /* atomic list */
+    struct ns_recovery *recovery; /* helper */
+    struct ns_source replay;      /* a duplicate while the ring is sent again, or fd 0 for none; helper */
+    struct ns_timer parked;       /* a suspended server's patience, a lingering session's next look; helper */
+    struct ns_pulse pulse;        /* helper */
+    bool keepalive_ours;          /* the socket's keepalive settings are the helper's; atomic */
+    int keepalive[4];             /* the application's: on, idle s, interval s, count */
+    uint32_t resumes;          /* table */
+    uint64_t replayed;         /* table */
+};
+
+/* The four settings of keepalive, in the order of ns_sock.keepalive (options.c). */
+extern const struct ns_option {
+    int level, name;
+} ns_keepalive_options[4];
+
+/* ---- the table ---- */
+
+extern struct ns_lock ns_table_lock;
+
+/* Holds the table lock with signals blocked. Nests. */
+struct ns_hold {
+    sigset_t saved;
+    bool took;
+};
+void ns_table_hold(struct ns_hold *h);
+void ns_table_unhold(struct ns_hold *h);
+
+static inline struct ns_object *ns_object_at(int fd)
+{
+    if ((unsigned)fd >= NS_FD_MAX || !ns_table)
+        return NULL;
+    return __atomic_load_n((struct ns_object **)&ns_table[fd], __ATOMIC_ACQUIRE);
+}
+
+/* The session at `fd`, or NULL. Only the slot (slot.h) or its tx lock keeps it
+ * from being freed; look at the table again once either is held. */
+static inline struct ns_sock *ns_sock_at(int fd)
+{
+    struct ns_object *o = ns_object_at(fd);
+    return o && o->kind == NS_KIND_SOCK ? (struct ns_sock *)o : NULL;
+}
+
+int ns_table_init(void);
+
+/* A new session or listener under `fd`; NULL without memory. Takes the table
+ * lock, as do all below unless they say "table held". */
+struct ns_sock *ns_sock_create(int fd, enum ns_role role, uint8_t version);
+
+/* A new object that no descriptor stands for yet; table held. NULL without memory. */
+struct ns_object *ns_object_new(enum ns_kind kind);
+
+/* Puts a session's id into the hash; table held. And finds one. */
+void ns_sock_index(struct ns_sock *s);
+struct ns_sock *ns_sock_find(const uint8_t id[16]);
+
+/* Gives an object back once no thread is inside it; table held, no descriptor
+ * left. On the helper only, where one runs: there pointers to objects stay good
+ * between one event and the next. */
+void ns_object_free(struct ns_object *o);
+
+/* Takes `fd` out of the table; table held. Returns the object when that was its
+ * last descriptor: the caller frees it or keeps it (linger). */
+struct ns_object *ns_table_remove(int fd);
+void ns_table_put(int fd, struct ns_object *o);
+
+/* Whether `fd` still is the socket that the object had: a number reused behind
+ * our back must never be written over. Table held. */
+bool ns_object_verify(const struct ns_object *o, int fd);
+/* Notes which socket it is, once it is worth it; table held. */
+void ns_object_identify(struct ns_object *o);
+
+/* Calls `each` for every descriptor of `o`; table held. */
+void ns_object_each_fd(struct ns_object *o, void (*each)(void *ctx, int fd), void *ctx);
+
+/* All objects, newest first; table held. */
+extern struct ns_object *ns_objects;
+
+/* ---- changes of state that any thread may make ---- */
+
+/* In place of an errno: the dead connection reads as an end of file. */
+#define NS_ERROR_END (-ENODATA)
+
+/* The kernel has said `error` (negative errno) about the connection that was
+ * under the descriptors at `generation`. Suspends the session and tells the
+ * helper. tx not held. Returns false when the session cannot be resumed: the
+ * error is the application's. */
+bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error);
+
+/* Whether exactly what the ring has seen was written to the connection at `fd`,
+ * so that it can be replayed. tx held. */
+bool ns_sock_faithful(struct ns_sock *s, int fd);
+
+/* Makes it plain TCP, if it is on a working connection; with a line in the log.
+ * The table entries go. No lock held. */
+void ns_sock_demote(struct ns_sock *s, const char *why);
+
+/* After it became NS_PLAIN: the table entries go, so that the next call is a
+ * plain one. No lock held. */
+void ns_sock_forget(struct ns_sock *s);
+
+/* It has just become NS_CONNECTED for the first time: can be found by a RESUME,
+ * and the helper watches over it. No lock held. */
+void ns_sock_born(struct ns_sock *s);
+
+/* Opens the fast path for reads, once the inbox is empty; rx held. */
+void ns_sock_open_rx(struct ns_sock *s);
+
+static inline enum ns_state ns_sock_state(const struct ns_sock *s)
+{
+    return __atomic_load_n(&s->session.state, __ATOMIC_SEQ_CST);
+}
+
+static inline bool ns_sock_inbox_filled(const struct ns_sock *s)
+{
+    return __atomic_load_n(&s->inbox_filled, __ATOMIC_SEQ_CST);
+}
+
+static inline void ns_sock_touch(struct ns_sock *s)
+{
+    if (!__atomic_load_n(&s->touched, __ATOMIC_RELAXED))
+        __atomic_store_n(&s->touched, true, __ATOMIC_RELAXED);
+    if (__builtin_expect(__atomic_load_n(&ns_helper_settled, __ATOMIC_RELAXED), 0))
+        ns_helper_rouse();
+}
+
+/* Its last descriptor is gone and nothing is left to deliver: frees it, or has
+ * the helper do it. Table held. */
+void ns_sock_let_go(struct ns_sock *s);
+
+/* Takes a session that is about to be freed out of the counters below. */
+void ns_sock_uncount(struct ns_sock *s);
+
+/* tx held: sets the state, and the log says so. */
+bool ns_sock_event(struct ns_sock *s, enum ns_event event);
+
+/* Counters that let the waits skip what is not there. */
+extern uint32_t ns_count_offering;  /* sessions that owe a NEW */
+extern uint32_t ns_count_awaiting;  /* sessions that do not know their first bytes */
+extern uint32_t ns_count_swaps;     /* connections replaced, ever */
+extern uint32_t ns_count_special;   /* suspended sessions, sessions with an inbox, listeners with a queue */
+
+#endif

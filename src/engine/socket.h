@@ -1,0 +1,121 @@
+/*
+ * The engine's face: what the shim and the library call for a descriptor.
+ *
+ * Every function here that takes `fd` may be called from any thread, for any
+ * descriptor. Results are those of the system call of the same name, except
+ * that an error is returned as a negative errno and `errno` is left alone.
+ * A function returns NS_NOT_OURS when the engine has nothing to do with the
+ * descriptor (or no longer has); the caller then calls libc itself. Nothing
+ * here is async-signal-safe beyond what is said at the function.
+ */
+#ifndef NS_ENGINE_SOCKET_H
+#define NS_ENGINE_SOCKET_H
+
+#include <limits.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+
+#define NS_NOT_OURS INT_MIN
+
+/* Descriptors at or above this number are never protected. */
+#define NS_FD_MAX (1 << 20)
+
+struct ns_object;
+extern _Atomic(struct ns_object *) *ns_table;
+
+/* Whether the engine holds anything for `fd`. One load; async-signal-safe. */
+static inline bool ns_ours(int fd)
+{
+    return (unsigned)fd < NS_FD_MAX && ns_table &&
+           __atomic_load_n((struct ns_object **)&ns_table[fd], __ATOMIC_ACQUIRE) != NULL;
+}
+
+/*
+ * Reads NAMESOCKET_* from the environment (docs: nsrun(1)), maps the table.
+ * Called once, before any other function, with ns_libc filled. Starts no
+ * thread and opens no descriptor. Returns 0, or -ENOMEM (nothing is protected).
+ */
+int ns_engine_init(void);
+
+/* ---- descriptors are born and die ---- */
+
+/* `fd` has just been created by whatever call: a stale entry is dropped. */
+void ns_fd_born(int fd);
+
+/* `newfd` has just become a duplicate of `oldfd` (dup, dup2, dup3, F_DUPFD). */
+void ns_fd_duplicated(int oldfd, int newfd);
+
+/*
+ * Before close(fd), and before dup2/dup3 onto fd. Afterwards the caller does
+ * the real call. Returns 0. May hand an undelivered session to the helper
+ * thread, which keeps a duplicate until its last byte is acknowledged.
+ */
+int ns_fd_closing(int fd);
+
+/* Whether `fd` is one of the engine's own descriptors, which an application's
+ * close, closefrom and close_range must pass over. */
+bool ns_fd_internal(int fd);
+
+/* Makes a session plain TCP, with `why` in the log; for descriptors that go
+ * where the engine cannot follow (fdopen, SCM_RIGHTS, io_uring). */
+void ns_fd_demote(int fd, const char *why);
+
+/* ---- naming ---- */
+
+/* The application learned that `name` has these addresses (NULL-safe). */
+void ns_names_learn(const char *name, const struct addrinfo *list);
+void ns_names_learn_hostent(const char *name, const struct hostent *h);
+
+/* ---- connection life ---- */
+
+int ns_connect(int fd, const struct sockaddr *addr, socklen_t len);  /* any socket */
+int ns_listen(int fd, int backlog);                                   /* any socket; does the real listen */
+int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags); /* NS_NOT_OURS: not our listener */
+int ns_shutdown(int fd, int how);
+
+/* ---- data; flags as for send(2) and recv(2) ---- */
+
+ssize_t ns_send(int fd, const void *buf, size_t len, int flags);
+ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags);
+ssize_t ns_recv(int fd, void *buf, size_t len, int flags);
+ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags);
+/* Copies from `in_fd` at *offset (or its file position when NULL), as
+ * sendfile(2), through memory. */
+ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count);
+
+/* ---- waiting; `timeout` NULL means for ever; `mask` may be NULL ----
+ *
+ * These return NS_NOT_OURS when no descriptor in the set needs the engine now;
+ * the caller then makes the plain call. epoll: `fd` sets are known to the
+ * engine through ns_epoll_ctl. */
+
+int ns_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
+int ns_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask);
+int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event); /* NS_NOT_OURS: do the real call */
+int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask);
+
+/* ---- what the application may ask ---- */
+
+int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len);
+int ns_getpeername(int fd, struct sockaddr *addr, socklen_t *len);
+int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
+int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
+int ns_ioctl(int fd, unsigned long request, void *arg);
+
+/* ---- processes ---- */
+
+void ns_fork_prepare(void);
+void ns_fork_parent(void);
+void ns_fork_child(void);
+/* Before exec and before the process ends: what must not be lost is seen to. */
+void ns_exec_prepare(void);
+void ns_process_exiting(void);
+
+#endif

@@ -1,0 +1,70 @@
+#include "engine/sockopts.h"
+
+#include "engine/sys.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+
+/* Everything that can be both read and set. Options whose value names a path
+ * (SO_BINDTODEVICE, IP_UNICAST_IF) are left out: the path is what changes. */
+static const struct {
+    int level, name;
+} options[] = {
+    { SOL_SOCKET, SO_LINGER },          { SOL_SOCKET, SO_OOBINLINE },
+    { SOL_SOCKET, SO_RCVTIMEO },        { SOL_SOCKET, SO_SNDTIMEO },
+    { SOL_SOCKET, SO_RCVLOWAT },        { SOL_SOCKET, SO_PRIORITY },
+    { SOL_SOCKET, SO_MARK },            { SOL_SOCKET, SO_TIMESTAMP },
+    { SOL_SOCKET, SO_TIMESTAMPNS },     { SOL_SOCKET, SO_TIMESTAMPING },
+    { SOL_SOCKET, SO_BUSY_POLL },       { SOL_SOCKET, SO_INCOMING_CPU },
+    { SOL_SOCKET, SO_REUSEADDR },       { SOL_SOCKET, SO_DONTROUTE },
+    { SOL_SOCKET, SO_MAX_PACING_RATE }, { SOL_SOCKET, SO_ZEROCOPY },
+    { SOL_SOCKET, SO_KEEPALIVE },       { IPPROTO_TCP, TCP_KEEPIDLE },
+    { IPPROTO_TCP, TCP_KEEPINTVL },     { IPPROTO_TCP, TCP_KEEPCNT },
+    { IPPROTO_TCP, TCP_NODELAY },       { IPPROTO_TCP, TCP_CORK },
+    { IPPROTO_TCP, TCP_CONGESTION },    { IPPROTO_TCP, TCP_LINGER2 },
+    { IPPROTO_TCP, TCP_SYNCNT },        { IPPROTO_TCP, TCP_WINDOW_CLAMP },
+    { IPPROTO_TCP, TCP_USER_TIMEOUT },  { IPPROTO_TCP, TCP_NOTSENT_LOWAT },
+    { IPPROTO_TCP, TCP_INQ },           { IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS },
+    { IPPROTO_IP, IP_TOS },             { IPPROTO_IP, IP_TTL },
+    { IPPROTO_IP, IP_MTU_DISCOVER },    { IPPROTO_IP, IP_RECVERR },
+    { IPPROTO_IPV6, IPV6_TCLASS },      { IPPROTO_IPV6, IPV6_UNICAST_HOPS },
+    { IPPROTO_IPV6, IPV6_MTU_DISCOVER }, { IPPROTO_IPV6, IPV6_RECVERR },
+};
+
+static void copy_one(int from, int to, int level, int name)
+{
+    char is[32] = "", now[32] = "";
+    socklen_t a = sizeof is, b = sizeof now;
+    if (ns_sys_getsockopt(from, level, name, is, &a) < 0 || ns_sys_getsockopt(to, level, name, now, &b) < 0)
+        return;
+    if (a != b || memcmp(is, now, a) != 0)
+        ns_sys_setsockopt(to, level, name, is, a);
+}
+
+/* A size that the application has fixed stays fixed; one that the kernel tunes
+ * goes on being tuned. The kernel gives back twice what it is told. */
+static void copy_buffer(int from, int to, int name, int lock_bit)
+{
+    int locks = 0, size = 0;
+    socklen_t len = sizeof locks;
+    if (ns_sys_getsockopt(from, SOL_SOCKET, SO_BUF_LOCK, &locks, &len) < 0 || !(locks & lock_bit))
+        return;
+    len = sizeof size;
+    if (ns_sys_getsockopt(from, SOL_SOCKET, name, &size, &len) < 0)
+        return;
+    size /= 2;
+    ns_sys_setsockopt(to, SOL_SOCKET, name, &size, sizeof size);
+}
+
+void ns_sockopts_copy(int from, int to)
+{
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        copy_one(from, to, options[i].level, options[i].name);
+    copy_buffer(from, to, SO_SNDBUF, 1);
+    copy_buffer(from, to, SO_RCVBUF, 2);
+}

@@ -1,0 +1,44 @@
+/*
+ * Giving up the connection under a session's descriptors, and putting another
+ * one in its place. All on the helper.
+ */
+#ifndef NS_ENGINE_SWAP_H
+#define NS_ENGINE_SWAP_H
+
+#include "engine/sock.h"
+
+/*
+ * Gives the old connection up: stops its reception, waits until no thread reads
+ * it, takes what it still holds into the inbox, notes the final receive offset
+ * in s->received and aborts it. The session is NS_SUSPENDED afterwards. Returns
+ * 0 (at once, when that was done before), or -EBUSY when a thread stays inside
+ * a read, -ENOMEM, -EBADF: nothing was given up then, except that the
+ * connection may have stopped receiving. -ESTALE: somebody wrote around the
+ * ring; nothing was touched, and the session must not be resumed.
+ */
+int ns_swap_retire(struct ns_sock *s);
+
+/* No segment reaches the socket from here on, so none is acknowledged. */
+void ns_swap_stop_reception(int fd);
+
+/* Ends a connection by RST. */
+void ns_swap_abort(int fd);
+
+/* The receive offset now: the kernel's count, or the final one after _retire.
+ * Table held. */
+uint64_t ns_swap_received(struct ns_sock *s);
+
+/*
+ * Puts `fd` (taken) under all descriptors of a retired session whose carrier
+ * describes it, renews what was registered, and starts sending the ring again.
+ * `pair` is the addresses in use.
+ */
+void ns_swap_install(struct ns_sock *s, int fd, const struct ns_pair *pair, struct ns_time now);
+
+/* The session is given up: the application gets `error` (negative errno). */
+void ns_swap_fail(struct ns_sock *s, int error);
+
+/* Stops a replay that is under way. */
+void ns_swap_stop_replay(struct ns_sock *s);
+
+#endif

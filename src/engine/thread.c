@@ -1,0 +1,300 @@
+#include "engine/thread.h"
+
+#include "engine/ask.h"
+#include "engine/detect.h"
+#include "engine/engine.h"
+#include "engine/internal.h"
+#include "engine/listener.h"
+#include "engine/resume.h"
+#include "engine/serve.h"
+#include "engine/sock.h"
+#include "engine/sys.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#define STACK_BYTES (256 * 1024)
+#define GIVEN_MAX   256 /* accepted connections on their way to the helper */
+
+static struct ns_lock start_lock;
+static bool running;
+static int epoll_fd = -1, kick_fd = -1;
+static struct ns_sock *todo_list; /* a stack; atomic */
+static struct ns_timer *timers;   /* soonest first */
+static uint32_t lazy_posts;
+static bool listeners_changed;
+uint32_t ns_helper_settled;
+
+static struct ns_lock given_lock;
+static int given[GIVEN_MAX];
+static int given_count;
+
+/* ---- the loop's sources and timers ---- */
+
+int ns_loop_add(struct ns_source *source, uint32_t events)
+{
+    struct epoll_event e = { .events = events, .data.ptr = source };
+    return ns_sys_epoll_ctl(epoll_fd, EPOLL_CTL_ADD, source->fd, &e);
+}
+
+int ns_loop_change(struct ns_source *source, uint32_t events)
+{
+    struct epoll_event e = { .events = events, .data.ptr = source };
+    return ns_sys_epoll_ctl(epoll_fd, EPOLL_CTL_MOD, source->fd, &e);
+}
+
+void ns_loop_remove(struct ns_source *source)
+{
+    ns_sys_epoll_ctl(epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+}
+
+void ns_timer_clear(struct ns_timer *timer)
+{
+    if (!timer->set)
+        return;
+    timer->set = false;
+    for (struct ns_timer **p = &timers; *p; p = &(*p)->next)
+        if (*p == timer) {
+            *p = timer->next;
+            return;
+        }
+}
+
+void ns_timer_set(struct ns_timer *timer, struct ns_time at)
+{
+    ns_timer_clear(timer);
+    timer->at = at;
+    timer->set = true;
+    struct ns_timer **p = &timers;
+    while (*p && !ns_time_before(at, (*p)->at))
+        p = &(*p)->next;
+    timer->next = *p;
+    *p = timer;
+}
+
+static void fire_timers(struct ns_time now)
+{
+    while (timers && !ns_time_before(now, timers->at)) {
+        struct ns_timer *timer = timers;
+        timers = timer->next;
+        timer->set = false;
+        timer->fire(timer, now);
+    }
+}
+
+static int wait_ms(struct ns_time now)
+{
+    if (!timers)
+        return -1;
+    int64_t ns = timers->at.ns - now.ns;
+    return ns <= 0 ? 0 : ns > 3600000000000 ? 3600000 : (int)((ns + 999999) / 1000000);
+}
+
+/* ---- work left by other threads ---- */
+
+static void kick(void)
+{
+    uint64_t one = 1;
+    int fd = __atomic_load_n(&kick_fd, __ATOMIC_ACQUIRE);
+    if (fd >= 0)
+        ns_sys_write(fd, &one, sizeof one);
+}
+
+/* Returns whether the list was empty. */
+static bool push(struct ns_sock *s, uint32_t todo)
+{
+    __atomic_store_n(&s->helped, true, __ATOMIC_RELEASE);
+    if (__atomic_fetch_or(&s->todo, todo, __ATOMIC_ACQ_REL) != 0)
+        return false;
+    struct ns_sock *head = __atomic_load_n(&todo_list, __ATOMIC_RELAXED);
+    do
+        s->todo_next = head;
+    while (!__atomic_compare_exchange_n(&todo_list, &head, s, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    return true;
+}
+
+void ns_helper_post(struct ns_sock *s, uint32_t todo)
+{
+    push(s, todo);
+    kick();
+}
+
+void ns_helper_post_lazily(struct ns_sock *s, uint32_t todo)
+{
+    push(s, todo);
+    if (__atomic_add_fetch(&lazy_posts, 1, __ATOMIC_RELAXED) % 128 == 0)
+        kick();
+}
+
+void ns_helper_rouse(void)
+{
+    if (__atomic_exchange_n(&ns_helper_settled, 0, __ATOMIC_ACQ_REL))
+        kick();
+}
+
+void ns_helper_look(void)
+{
+    __atomic_store_n(&listeners_changed, true, __ATOMIC_RELEASE);
+    kick();
+}
+
+void ns_helper_give(int fd)
+{
+    sigset_t saved;
+    fd = ns_internal(fd);
+    if (fd < 0)
+        return;
+    ns_lock_quiet(&given_lock, &saved);
+    bool room = given_count < GIVEN_MAX;
+    if (room)
+        given[given_count++] = fd;
+    ns_unlock_quiet(&given_lock, &saved);
+    if (room)
+        kick();
+    else
+        ns_internal_close(fd);
+}
+
+static void do_given(struct ns_time now)
+{
+    int batch[GIVEN_MAX], n;
+    ns_lock(&given_lock);
+    n = given_count;
+    for (int i = 0; i < n; i++)
+        batch[i] = given[i];
+    given_count = 0;
+    ns_unlock(&given_lock);
+    for (int i = 0; i < n; i++)
+        ns_serve_take(batch[i], now);
+}
+
+static void do_todo(struct ns_sock *s, struct ns_time now)
+{
+    struct ns_sock *next;
+    for (; s; s = next) {
+        next = s->todo_next;
+        uint32_t todo = __atomic_exchange_n(&s->todo, 0, __ATOMIC_ACQ_REL);
+        if (s->buried) {
+            ns_resume_exhume(s);
+            continue;
+        }
+        if (todo & NS_TODO_BORN)
+            ns_detect_born(s, now);
+        if (todo & NS_TODO_ASK)
+            ns_ask_for(s, now);
+        if (todo & NS_TODO_SUSPENDED)
+            ns_resume_suspended(s, now);
+        if (todo & NS_TODO_CLOSED)
+            ns_resume_closed(s, now);
+    }
+}
+
+static void do_posted(struct ns_time now)
+{
+    do_todo(__atomic_exchange_n(&todo_list, NULL, __ATOMIC_ACQUIRE), now);
+    do_given(now);
+    if (__atomic_exchange_n(&listeners_changed, false, __ATOMIC_ACQ_REL))
+        ns_listeners_watch(now);
+}
+
+static void kicked(struct ns_source *source, uint32_t events, struct ns_time now)
+{
+    uint64_t count;
+    ns_sys_read(source->fd, &count, sizeof count);
+    do_posted(now);
+    ns_detect_roused(now);
+}
+
+static struct ns_source kick_source = { .fd = -1, .ready = kicked };
+
+static void *loop(void *unused)
+{
+    for (;;) {
+        struct epoll_event e;
+        /* One event at a time: a handler may remove any other source. */
+        int n = ns_sys_epoll_pwait(epoll_fd, &e, 1, wait_ms(ns_now()), NULL);
+        struct ns_time now = ns_now();
+        if (n == 1) {
+            struct ns_source *source = e.data.ptr;
+            source->ready(source, e.events, now);
+        }
+        fire_timers(now);
+        do_posted(now);
+    }
+    return unused;
+}
+
+/* ---- starting ---- */
+
+bool ns_helper_running(void)
+{
+    return __atomic_load_n(&running, __ATOMIC_ACQUIRE);
+}
+
+static int open_descriptors(void)
+{
+    epoll_fd = ns_internal(ns_sys_epoll_create1(EPOLL_CLOEXEC));
+    if (epoll_fd < 0)
+        return epoll_fd;
+    kick_source.fd = ns_internal(ns_sys_eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (kick_source.fd < 0) {
+        ns_internal_close(epoll_fd);
+        return kick_source.fd;
+    }
+    __atomic_store_n(&kick_fd, kick_source.fd, __ATOMIC_RELEASE);
+    return ns_loop_add(&kick_source, EPOLLIN);
+}
+
+static int start_locked(void)
+{
+    int err = open_descriptors();
+    if (err < 0)
+        return err;
+    ns_detect_start();
+
+    pthread_attr_t attr;
+    pthread_t thread;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    err = pthread_create(&thread, &attr, loop, NULL);
+    pthread_attr_destroy(&attr);
+    if (err) {
+        ns_internal_close(kick_source.fd);
+        ns_internal_close(epoll_fd);
+        return -err;
+    }
+    __atomic_store_n(&running, true, __ATOMIC_RELEASE);
+    return 0;
+}
+
+int ns_helper_start(void)
+{
+    sigset_t saved;
+    if (ns_helper_running())
+        return 0;
+    /* All signals are blocked here, and so in the thread. */
+    ns_lock_quiet(&start_lock, &saved);
+    int err = ns_helper_running() ? 0 : start_locked();
+    ns_unlock_quiet(&start_lock, &saved);
+    if (err)
+        ns_error("no helper thread (%s): connections stay plain TCP", strerror(-err));
+    return err;
+}
+
+void ns_helper_fork_child(void)
+{
+    if (!running)
+        return;
+    running = false;
+    ns_internal_close(kick_fd);
+    ns_internal_close(epoll_fd);
+    kick_fd = epoll_fd = -1;
+    todo_list = NULL;
+    timers = NULL;
+    given_count = 0;
+    start_lock.word = given_lock.word = 0;
+    ns_helper_settled = 0;
+}

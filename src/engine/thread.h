@@ -1,0 +1,65 @@
+/*
+ * The one helper thread of a process: sleeps on rtnetlink, on its own sockets
+ * and on timers, with all signals blocked. Started when the first session or
+ * listener needs it, never before. Everything said here to run "on the helper"
+ * needs no lock against itself.
+ */
+#ifndef NS_ENGINE_THREAD_H
+#define NS_ENGINE_THREAD_H
+
+#include "core/time.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ns_sock;
+
+enum {
+    NS_TODO_ASK = 1,       /* first contact: send HELLO for it */
+    NS_TODO_SUSPENDED = 2, /* its connection died */
+    NS_TODO_CLOSED = 4,    /* its last descriptor is gone: deliver what is left, then free it */
+    NS_TODO_BORN = 8,      /* it has become protected */
+};
+
+/* Starts it unless it runs. Any thread. Returns 0 or a negative errno. */
+int ns_helper_start(void);
+bool ns_helper_running(void);
+
+/* Leaves work for the helper. Any thread, no lock needed. */
+void ns_helper_post(struct ns_sock *s, uint32_t todo);
+/* The same without waking it: it will look within a second. */
+void ns_helper_post_lazily(struct ns_sock *s, uint32_t todo);
+/* Wakes it when it had settled down for lack of traffic. */
+extern uint32_t ns_helper_settled;
+void ns_helper_rouse(void);
+
+/* Wakes it to look after listeners that were made or closed. */
+void ns_helper_look(void);
+
+/* Hands over an accepted connection that begins with HELLO or RESUME. Any thread. */
+void ns_helper_give(int fd);
+
+void ns_helper_fork_child(void);
+
+/* ---- on the helper ---- */
+
+struct ns_source {
+    int fd;
+    void (*ready)(struct ns_source *source, uint32_t events, struct ns_time now);
+};
+
+int ns_loop_add(struct ns_source *source, uint32_t events);
+int ns_loop_change(struct ns_source *source, uint32_t events);
+void ns_loop_remove(struct ns_source *source);
+
+struct ns_timer {
+    struct ns_timer *next;
+    struct ns_time at;
+    bool set;
+    void (*fire)(struct ns_timer *timer, struct ns_time now);
+};
+
+void ns_timer_set(struct ns_timer *timer, struct ns_time at);
+void ns_timer_clear(struct ns_timer *timer);
+
+#endif

@@ -1,0 +1,296 @@
+/* poll(2) and select(2). */
+#include "engine/connect.h"
+#include "engine/engine.h"
+#include "engine/first.h"
+#include "engine/ledger.h"
+#include "engine/libc.h"
+#include "engine/listener.h"
+#include "engine/ready.h"
+#include "engine/sys.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+uint32_t ns_count_listeners;
+
+bool ns_ready_anyway(struct ns_sock *s, int fd)
+{
+    int n = 0;
+    if (ns_sock_inbox_filled(s))
+        return true;
+    return ns_sock_state(s) == NS_SUSPENDED && !s->retired && ns_sys_ioctl(fd, SIOCINQ, &n) == 0 && n > 0;
+}
+
+enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)
+{
+    enum ns_state state = ns_sock_state(s);
+    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    if (state == NS_SUSPENDED)
+        return NS_READY_NOT;
+    if (state == NS_AWAITING && (revents & (POLLIN | POLLRDNORM)))
+        return ns_first_settle(s, fd) ? NS_READY_NOT : NS_READY_ASK;
+    if (state == NS_CONNECTING && (revents & POLLOUT))
+        ns_client_established(s, fd);
+    if (state != NS_CONNECTED || !(revents & (POLLERR | POLLHUP)))
+        return NS_READY_AS_TOLD;
+
+    struct ns_ledger l;
+    if (ns_ledger_read(fd, &l) < 0 || l.state != NS_TCP_CLOSE)
+        return NS_READY_ASK;
+    int err = 0;
+    socklen_t len = sizeof err;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    /* A socket in TIME_WAIT says CLOSE too (RFC 9293, 3.6; the kernel keeps the
+     * rest elsewhere): both directions have ended, that is how it should be. */
+    if (err == 0 && s->session.tx_ended && l.unacknowledged == 0)
+        return NS_READY_AS_TOLD;
+    if (ns_sock_lost(s, generation, err ? -err : NS_ERROR_END))
+        return NS_READY_NOT;
+    __atomic_store_n(&s->failure, err, __ATOMIC_SEQ_CST);
+    return NS_READY_AS_TOLD;
+}
+
+/* ---- the set of one wait ---- */
+
+#define SMALL 64
+
+struct set {
+    struct pollfd *fds; /* the caller's */
+    struct pollfd *now; /* ours, and one more for the session's change */
+    nfds_t n;
+    bool ours;      /* one of them may get another connection meanwhile */
+    int ready;      /* known without asking the kernel */
+};
+
+static void prepare_one(struct set *w, nfds_t i)
+{
+    struct pollfd *p = &w->now[i];
+    *p = w->fds[i];
+    p->revents = 0;
+    w->fds[i].revents = 0;
+    struct ns_object *o = ns_object_at(p->fd);
+    if (!o)
+        return;
+    if (o->kind == NS_KIND_LISTENER) {
+        w->ours = true; /* the helper may queue a connection meanwhile */
+        if (__atomic_load_n(&((struct ns_listener *)o)->count, __ATOMIC_SEQ_CST))
+            w->fds[i].revents = p->events & (POLLIN | POLLRDNORM);
+        return;
+    }
+    if (o->kind != NS_KIND_SOCK)
+        return;
+    struct ns_sock *s = (struct ns_sock *)o;
+    bool readable = (p->events & (POLLIN | POLLRDNORM)) && ns_ready_anyway(s, p->fd);
+    enum ns_state state = ns_sock_state(s);
+    if (state == NS_SUSPENDED)
+        p->fd = -1;
+    w->ours |= state == NS_SUSPENDED || state == NS_CONNECTED;
+    if ((p->events & POLLPRI) && __atomic_load_n(&s->rx_urgent, __ATOMIC_SEQ_CST))
+        w->fds[i].revents |= POLLPRI;
+    if (readable)
+        w->fds[i].revents |= p->events & (POLLIN | POLLRDNORM);
+}
+
+static void prepare(struct set *w)
+{
+    w->ours = false;
+    w->ready = 0;
+    for (nfds_t i = 0; i < w->n; i++) {
+        prepare_one(w, i);
+        w->ready += w->fds[i].revents != 0;
+    }
+}
+
+/* What the kernel said of one descriptor, as the application may see it. */
+static short collect_one(struct pollfd *p, bool swapped)
+{
+    struct ns_object *o = p->revents ? ns_object_at(p->fd) : NULL;
+    if (!o)
+        return p->revents;
+    if (o->kind == NS_KIND_LISTENER) {
+        if ((p->revents & (POLLIN | POLLRDNORM)) && !ns_listener_ready((struct ns_listener *)o, p->fd))
+            p->revents &= (short)~(POLLIN | POLLRDNORM);
+        return p->revents;
+    }
+    if (o->kind != NS_KIND_SOCK)
+        return p->revents;
+    switch (ns_ready_judge((struct ns_sock *)o, p->fd, p->revents)) {
+    case NS_READY_AS_TOLD:
+        if (!swapped)
+            return p->revents;
+        goto ask;
+    case NS_READY_NOT:
+        return 0;
+    case NS_READY_ASK:
+    ask:
+        p->revents = 0;
+        ns_sys_ppoll(p, 1, &(struct timespec){ 0 }, NULL);
+        /* Not judged: what tells of an end is looked at in the next round. */
+        return p->revents & (POLLERR | POLLHUP) ? 0 : p->revents;
+    }
+    return 0;
+}
+
+static int collect(struct set *w, bool swapped)
+{
+    int count = 0;
+    for (nfds_t i = 0; i < w->n; i++) {
+        w->fds[i].revents |= collect_one(&w->now[i], swapped);
+        count += w->fds[i].revents != 0;
+    }
+    return count;
+}
+
+static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct timespec zero = { 0 };
+    nfds_t n = w->n;
+    int wait_fd = -1;
+    /* poll(2) waits on the sockets that it found at first: one that is put under
+     * a number meanwhile does not wake it, even if it looks there again. So every
+     * change of a session has to. */
+    if (slot && (wait_fd = ns_slot_wait_prepare(slot)) >= 0)
+        w->now[n++] = (struct pollfd){ .fd = wait_fd, .events = POLLIN };
+    uint32_t swaps = __atomic_load_n(&ns_count_swaps, __ATOMIC_SEQ_CST);
+    prepare(w);
+    if (!w->ours)
+        n = w->n;
+    int r = ns_libc.ppoll(w->now, n, w->ready ? &zero : timeout, mask);
+    int err = errno;
+    if (wait_fd >= 0)
+        ns_slot_wait_finish(slot);
+    if (r < 0)
+        return w->ready ? w->ready : -err;
+    if (r == 0)
+        return w->ready;
+    int count = collect(w, swaps != __atomic_load_n(&ns_count_swaps, __ATOMIC_SEQ_CST));
+    return count > 0 ? count : -EAGAIN; /* woken for nothing the application may see */
+}
+
+static bool concerns_us(const struct pollfd *fds, nfds_t n)
+{
+    for (nfds_t i = 0; i < n; i++)
+        if (ns_object_at(fds[i].fd))
+            return true;
+    return false;
+}
+
+static int wait_until(struct set *w, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct ns_slot *slot = ns_slot_self();
+    struct timespec left = timeout ? *timeout : (struct timespec){ 0 };
+    struct ns_time end = NS_NEVER;
+    if (timeout && timeout->tv_sec < 4000000000LL)
+        end = ns_time_add(ns_now(), (struct ns_time){ timeout->tv_sec * 1000000000LL + timeout->tv_nsec });
+    for (;;) {
+        int r = wait_once(w, slot, timeout ? &left : NULL, mask);
+        if (r != -EAGAIN)
+            return r;
+        if (timeout) {
+            int64_t ns = end.ns - ns_now().ns;
+            if (ns < 0)
+                ns = 0;
+            left = (struct timespec){ ns / 1000000000, ns % 1000000000 };
+        }
+    }
+}
+
+int ns_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct pollfd small[SMALL + 1];
+    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
+        ns_offer_all();
+    if (!concerns_us(fds, n))
+        return NS_NOT_OURS;
+    struct set w = { .fds = fds, .now = small, .n = n };
+    size_t bytes = (n + 1) * sizeof *fds;
+    if (n > SMALL) {
+        w.now = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (w.now == MAP_FAILED)
+            return -ENOMEM;
+    }
+    int saved = errno;
+    int r = wait_until(&w, timeout, mask);
+    errno = saved;
+    if (n > SMALL)
+        munmap(w.now, bytes);
+    return r;
+}
+
+/* ---- select(2), by way of poll ---- */
+
+#define R_SET (POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR)
+#define W_SET (POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR)
+
+/* An application may pass sets larger than fd_set: FD_ISSET would check. */
+static bool in_set(const fd_set *set, int fd)
+{
+    return set && (((const unsigned long *)set)[fd / (8 * (int)sizeof(long))] >> (fd % (8 * (int)sizeof(long))) & 1);
+}
+
+static void put_in(fd_set *set, int fd, bool on)
+{
+    unsigned long *word, bit = 1UL << (fd % (8 * (int)sizeof(long)));
+    if (!set)
+        return;
+    word = (unsigned long *)set + fd / (8 * (int)sizeof(long));
+    *word = on ? *word | bit : *word & ~bit;
+}
+
+static nfds_t poll_set(struct pollfd *out, int n, const fd_set *r, const fd_set *w, const fd_set *e, bool *ours)
+{
+    nfds_t count = 0;
+    for (int fd = 0; fd < n; fd++) {
+        short events = (in_set(r, fd) ? POLLIN | POLLRDNORM | POLLRDBAND : 0) |
+                       (in_set(w, fd) ? POLLOUT | POLLWRNORM : 0) | (in_set(e, fd) ? POLLPRI : 0);
+        if (!events)
+            continue;
+        *ours |= ns_object_at(fd) != NULL;
+        out[count++] = (struct pollfd){ .fd = fd, .events = events };
+    }
+    return count;
+}
+
+static int select_result(const struct pollfd *p, nfds_t count, fd_set *r, fd_set *w, fd_set *e)
+{
+    int bits = 0;
+    for (nfds_t i = 0; i < count; i++)
+        if (p[i].revents & POLLNVAL)
+            return -EBADF;
+    for (nfds_t i = 0; i < count; i++) {
+        bool in = in_set(r, p[i].fd) && (p[i].revents & R_SET);
+        bool out = in_set(w, p[i].fd) && (p[i].revents & W_SET);
+        bool except = in_set(e, p[i].fd) && (p[i].revents & POLLPRI);
+        put_in(r, p[i].fd, in);
+        put_in(w, p[i].fd, out);
+        put_in(e, p[i].fd, except);
+        bits += in + out + except;
+    }
+    return bits;
+}
+
+int ns_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct pollfd small[FD_SETSIZE], *p = small;
+    bool ours = false;
+    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
+        ns_offer_all();
+    if (n < 0 || n > NS_FD_MAX || !ns_objects)
+        return NS_NOT_OURS;
+    size_t bytes = (size_t)n * sizeof *p;
+    if (n > FD_SETSIZE) {
+        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+            return -ENOMEM;
+    }
+    nfds_t count = poll_set(p, n, r, w, e, &ours);
+    int result = ours ? ns_ppoll(p, count, timeout, mask) : NS_NOT_OURS;
+    if (result >= 0)
+        result = select_result(p, count, r, w, e);
+    if (n > FD_SETSIZE)
+        munmap(p, bytes);
+    return result;
+}

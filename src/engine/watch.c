@@ -1,0 +1,463 @@
+#include "engine/watch.h"
+
+#include "engine/connect.h"
+#include "engine/engine.h"
+#include "engine/first.h"
+#include "engine/internal.h"
+#include "engine/libc.h"
+#include "engine/listener.h"
+#include "engine/ready.h"
+#include "engine/sys.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#define HASH_SIZE 1024
+static struct ns_watch *by_data[HASH_SIZE];
+static struct ns_watch *free_watches;
+
+static struct ns_watch **bucket(const struct ns_object *epoll, uint64_t data)
+{
+    uint64_t h = (data ^ (uintptr_t)epoll) * 0x9E3779B97F4A7C15u;
+    return &by_data[h >> 54];
+}
+
+static void hash_in(struct ns_watch *w)
+{
+    struct ns_watch **b = bucket(w->epoll, w->event.data.u64);
+    w->hash_next = *b;
+    *b = w;
+}
+
+static void hash_out(struct ns_watch *w)
+{
+    struct ns_watch **p = bucket(w->epoll, w->event.data.u64);
+    while (*p && *p != w)
+        p = &(*p)->hash_next;
+    if (*p)
+        *p = w->hash_next;
+}
+
+static struct ns_watch *watch_new(void)
+{
+    if (!free_watches) {
+        size_t bytes = 16384;
+        struct ns_watch *w = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (w == MAP_FAILED)
+            return NULL;
+        for (size_t i = 0; i < bytes / sizeof *w; i++) {
+            w[i].next = free_watches;
+            free_watches = &w[i];
+        }
+    }
+    struct ns_watch *w = free_watches;
+    free_watches = w->next;
+    *w = (struct ns_watch){ .stand_in = -1 };
+    return w;
+}
+
+/* ---- stand-ins ---- */
+
+static uint32_t stand_in_events(uint32_t events)
+{
+    return events & (EPOLLIN | EPOLLRDNORM | EPOLLET | EPOLLONESHOT);
+}
+
+static void stand_in_off(struct ns_watch *w)
+{
+    if (w->stand_in < 0)
+        return;
+    ns_internal_close(w->stand_in);
+    w->stand_in = -1;
+}
+
+static void stand_in_on(struct ns_watch *w)
+{
+    struct epoll_event e = { .events = stand_in_events(w->event.events), .data = w->event.data };
+    if (!(w->event.events & (EPOLLIN | EPOLLRDNORM)))
+        return;
+    if (w->stand_in >= 0) {
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->stand_in, &e);
+        return;
+    }
+    w->stand_in = ns_internal(ns_sys_eventfd2(1, EFD_CLOEXEC));
+    if (w->stand_in >= 0)
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->stand_in, &e);
+}
+
+void ns_watch_stand_in(struct ns_object *o, bool on)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        if (on)
+            stand_in_on(w);
+        else
+            stand_in_off(w);
+    }
+}
+
+/* ---- in and out of the kernel ---- */
+
+/* What the kernel has now for a one-shot registration: whether it still is
+ * armed. (proc(5), /proc/pid/fdinfo of an epoll descriptor.) */
+static uint32_t armed_events(const struct ns_watch *w)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", w->epoll->fd);
+    int fd = ns_sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return w->event.events;
+    uint32_t found = w->event.events;
+    char want[32];
+    int len = snprintf(want, sizeof want, "tfd: %8d ", w->fd);
+    size_t kept = 0;
+    ssize_t n;
+    while ((n = ns_sys_read(fd, text + kept, sizeof text - 1 - kept)) > 0) {
+        kept += (size_t)n;
+        text[kept] = '\0';
+        char *line = text, *end;
+        while ((end = strchr(line, '\n'))) {
+            char *events = strstr(line, "events:");
+            if (strncmp(line, want, (size_t)len) == 0 && events && events < end)
+                found = (uint32_t)strtoul(events + 7, NULL, 16);
+            line = end + 1;
+        }
+        kept = (size_t)(text + kept - line);
+        memmove(text, line, kept);
+    }
+    ns_sys_close(fd);
+    return found;
+}
+
+void ns_watch_suspend(struct ns_object *o)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        if (w->removed)
+            continue;
+        if (w->event.events & EPOLLONESHOT)
+            w->event.events = armed_events(w);
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
+        w->removed = true;
+    }
+}
+
+void ns_watch_resume(struct ns_object *o)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        if (!w->removed)
+            continue;
+        if (ns_object_at(w->fd) != o)
+            w->fd = o->fd;
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->fd, &w->event);
+        w->removed = false;
+    }
+}
+
+void ns_watch_renew(struct ns_object *o)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        struct epoll_event e = w->event;
+        if (w->removed)
+            continue;
+        if (e.events & EPOLLONESHOT)
+            e.events = armed_events(w);
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->fd, &e);
+    }
+}
+
+/* ---- bookkeeping ---- */
+
+static struct ns_watch *find(struct ns_object *o, struct ns_object *epoll, int fd)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next)
+        if (w->epoll == epoll && w->fd == fd)
+            return w;
+    return NULL;
+}
+
+static void unlink_from(struct ns_watch **list, struct ns_watch *w, bool in)
+{
+    while (*list && *list != w)
+        list = in ? &(*list)->next_in : &(*list)->next;
+    if (*list)
+        *list = in ? w->next_in : w->next;
+}
+
+static void drop(struct ns_watch *w)
+{
+    stand_in_off(w);
+    hash_out(w);
+    unlink_from(&w->object->watches, w, false);
+    unlink_from(&w->epoll->watches, w, true);
+    w->next = free_watches;
+    free_watches = w;
+}
+
+void ns_watch_drop_all(struct ns_object *o)
+{
+    while (o->watches)
+        drop(o->watches);
+}
+
+void ns_watch_drop_in(struct ns_object *epoll)
+{
+    drop(epoll->watches);
+}
+
+static struct ns_object *epoll_object(int epfd)
+{
+    struct ns_object *o = ns_object_at(epfd);
+    if (o)
+        return o->kind == NS_KIND_EPOLL ? o : NULL;
+    if ((unsigned)epfd >= NS_FD_MAX || !(o = ns_object_new(NS_KIND_EPOLL)))
+        return NULL;
+    ns_table_put(epfd, o);
+    return o;
+}
+
+static bool readable_anyway(struct ns_object *o)
+{
+    if (o->kind == NS_KIND_LISTENER)
+        return ((struct ns_listener *)o)->count > 0;
+    return o->kind == NS_KIND_SOCK && ns_sock_inbox_filled((struct ns_sock *)o);
+}
+
+static bool suspended(const struct ns_object *o)
+{
+    return o->kind == NS_KIND_SOCK && ns_sock_state((const struct ns_sock *)o) == NS_SUSPENDED;
+}
+
+static void link_in(struct ns_watch *w, struct ns_object *o, struct ns_object *epoll, int fd,
+                    const struct epoll_event *event)
+{
+    w->object = o;
+    w->epoll = epoll;
+    w->fd = fd;
+    w->event = *event;
+    w->next = o->watches;
+    o->watches = w;
+    w->next_in = epoll->watches;
+    epoll->watches = w;
+    hash_in(w);
+}
+
+static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd, const struct epoll_event *event)
+{
+    if (find(o, epoll, fd))
+        return -EEXIST;
+    bool later = suspended(o);
+    int err = later ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)event);
+    if (err < 0)
+        return err;
+    struct ns_watch *w = watch_new();
+    if (!w)
+        return 0;
+    link_in(w, o, epoll, fd, event);
+    w->removed = later;
+    if (readable_anyway(o))
+        stand_in_on(w);
+    return 0;
+}
+
+static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event *event)
+{
+    int err = w->removed ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)event);
+    if (err < 0)
+        return err;
+    hash_out(w);
+    w->event = *event;
+    hash_in(w);
+    if (readable_anyway(w->object)) {
+        stand_in_off(w);
+        stand_in_on(w);
+    }
+    return 0;
+}
+
+/* The last registration of descriptors that are nothing to us yet: many a program
+ * registers a socket and connects it after that. */
+static struct early {
+    int epfd; /* plus one; 0 for none */
+    struct epoll_event event;
+} *early;
+
+static void note_early(int epfd, int op, int fd, const struct epoll_event *event)
+{
+    if (!early && ns_table) {
+        void *p = mmap(NULL, NS_FD_MAX * sizeof *early, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        struct early *none = NULL;
+        if (p == MAP_FAILED)
+            return;
+        if (!__atomic_compare_exchange_n(&early, &none, p, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            munmap(p, NS_FD_MAX * sizeof *early);
+    }
+    if (!early || (unsigned)fd >= NS_FD_MAX)
+        return;
+    early[fd].epfd = op == EPOLL_CTL_DEL ? 0 : epfd + 1;
+    if (event)
+        early[fd].event = *event;
+}
+
+void ns_watch_adopt(struct ns_object *o, int fd)
+{
+    if (!early || early[fd].epfd == 0)
+        return;
+    int epfd = early[fd].epfd - 1;
+    struct epoll_event event = early[fd].event;
+    early[fd].epfd = 0;
+    /* The kernel knows whether it stands still. */
+    if (ns_sys_epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) < 0)
+        return;
+    struct ns_object *epoll = epoll_object(epfd);
+    struct ns_watch *w = epoll ? watch_new() : NULL;
+    if (w)
+        link_in(w, o, epoll, fd, &event);
+}
+
+int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    struct ns_hold hold;
+    if (!ns_object_at(fd))
+        note_early(epfd, op, fd, op == EPOLL_CTL_DEL ? NULL : event);
+    if (!ns_object_at(fd) || (op != EPOLL_CTL_DEL && !event))
+        return NS_NOT_OURS;
+    ns_table_hold(&hold);
+    struct ns_object *o = ns_object_at(fd), *epoll = o ? epoll_object(epfd) : NULL;
+    int r = NS_NOT_OURS;
+    if (o && o->kind != NS_KIND_EPOLL && epoll) {
+        struct ns_watch *w = find(o, epoll, fd);
+        if (op == EPOLL_CTL_ADD) {
+            r = add(o, epoll, epfd, fd, event);
+        } else if (w && op == EPOLL_CTL_MOD) {
+            r = modify(w, epfd, fd, event);
+        } else if (w && op == EPOLL_CTL_DEL) {
+            r = w->removed ? 0 : ns_sys_epoll_ctl(epfd, op, fd, event);
+            drop(w);
+        } else if (suspended(o)) {
+            r = -ENOENT;
+        }
+    }
+    ns_table_unhold(&hold);
+    return r;
+}
+
+/* ---- epoll_wait(2) ---- */
+
+#define TELLING (EPOLLERR | EPOLLHUP | EPOLLRDHUP)
+
+/* The event as the application may see it; 0: not at all. */
+static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t events)
+{
+    if (o->kind == NS_KIND_LISTENER)
+        return (events & (EPOLLIN | EPOLLRDNORM)) && !ns_listener_ready((struct ns_listener *)o, fd) ? 0 : events;
+    /* poll's and epoll's bits have the same values (include/uapi/linux/eventpoll.h). */
+    enum ns_readiness r = ns_ready_judge((struct ns_sock *)o, fd, (short)events);
+    if (r == NS_READY_AS_TOLD)
+        return events;
+    if (r == NS_READY_NOT)
+        return 0;
+    struct pollfd p = { .fd = fd, .events = (short)(asked & 0xffff) };
+    ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL);
+    return (uint16_t)p.revents;
+}
+
+static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
+{
+    uint32_t seen = 0;
+    bool known = false;
+    struct ns_watch *next;
+    for (struct ns_watch *w = *bucket(epoll, e->data.u64); w; w = next) {
+        next = w->hash_next;
+        if (w->epoll != epoll || w->event.data.u64 != e->data.u64 || ns_object_at(w->fd) != w->object)
+            continue;
+        known = true;
+        struct ns_object *o = w->object;
+        seen |= judge(o, w->fd, w->event.events, e->events);
+        /* What the application is not shown did not fire. */
+        if (suspended(o) && !w->removed && (w->event.events & EPOLLONESHOT)) {
+            ns_sys_epoll_ctl(epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
+            w->removed = true;
+        }
+        if (suspended(o))
+            ns_watch_suspend(o);
+        else if (!seen && (w->event.events & EPOLLONESHOT) && !w->removed && o->watches)
+            ns_sys_epoll_ctl(epoll->fd, EPOLL_CTL_MOD, w->fd, &w->event); /* the kernel has disarmed it */
+        /* Judging may have forgotten the object and its registrations. */
+        if (!o->watches)
+            break;
+    }
+    return known ? seen & (e->events | TELLING) : e->events;
+}
+
+/* A registration and its stand-in are one to the application. */
+static bool merged(struct epoll_event *events, int n, const struct epoll_event *e)
+{
+    if (__atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) == 0)
+        return false;
+    for (int i = 0; i < n; i++)
+        if (events[i].data.u64 == e->data.u64) {
+            events[i].events |= e->events;
+            return true;
+        }
+    return false;
+}
+
+static int filter(int epfd, struct epoll_event *events, int n)
+{
+    struct ns_hold hold;
+    int kept = 0;
+    ns_table_hold(&hold);
+    struct ns_object *epoll = ns_object_at(epfd);
+    for (int i = 0; i < n; i++) {
+        if (epoll && epoll->kind == NS_KIND_EPOLL)
+            events[i].events = filter_one(epoll, &events[i]);
+        if (events[i].events && !merged(events, kept, &events[i]))
+            events[kept++] = events[i];
+    }
+    ns_table_unhold(&hold);
+    return kept;
+}
+
+static bool telling(const struct epoll_event *events, int n)
+{
+    if (__atomic_load_n(&ns_count_awaiting, __ATOMIC_RELAXED) ||
+        __atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) ||
+        __atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED))
+        return true;
+    for (int i = 0; i < n; i++)
+        if (events[i].events & TELLING)
+            return true;
+    return false;
+}
+
+int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask)
+{
+    struct ns_object *o = ns_object_at(epfd);
+    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
+        ns_offer_all();
+    if (!o || o->kind != NS_KIND_EPOLL)
+        return NS_NOT_OURS;
+    struct ns_time end = timeout_ms < 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(timeout_ms));
+    int saved = errno;
+    for (;;) {
+        int n = ns_libc.epoll_pwait(epfd, events, max, timeout_ms, mask);
+        if (n < 0)
+            n = -errno;
+        errno = saved;
+        if (n <= 0 || !telling(events, n))
+            return n;
+        n = filter(epfd, events, n);
+        if (n > 0)
+            return n;
+        if (timeout_ms >= 0) {
+            int64_t left = end.ns - ns_now().ns;
+            if (left <= 0)
+                return 0;
+            timeout_ms = (int)((left + 999999) / 1000000);
+        }
+    }
+}

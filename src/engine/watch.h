@@ -1,0 +1,48 @@
+/*
+ * The application's epoll registrations of our descriptors. The kernel forgets
+ * them when another socket is put under the number, so they are made again; and
+ * while a session is suspended they are taken away, so that nobody sees the
+ * failure. The application's 64 bits of data stay its own.
+ */
+#ifndef NS_ENGINE_WATCH_H
+#define NS_ENGINE_WATCH_H
+
+#include "engine/sock.h"
+
+struct ns_watch {
+    struct ns_watch *next;      /* of the same object */
+    struct ns_watch *next_in;   /* in the same epoll descriptor */
+    struct ns_watch *hash_next; /* by epoll descriptor and data */
+    struct ns_object *object, *epoll;
+    int fd; /* the number it was registered under */
+    struct epoll_event event;
+    int stand_in; /* an always readable descriptor registered beside it, or -1 */
+    bool removed; /* not in the kernel now */
+};
+
+/* All with the table held. */
+
+void ns_watch_suspend(struct ns_object *o);
+void ns_watch_resume(struct ns_object *o);
+
+/* What the object is ready for is reported again, to edge-triggered waits too:
+ * a write was turned away although the socket had room all the time. */
+void ns_watch_renew(struct ns_object *o);
+
+/*
+ * While `on`, the object is readable whatever its socket says (an inbox, a
+ * queue): a readable descriptor stands beside it in every epoll that asks for
+ * input, so that the kernel reports it, to whoever waits already too.
+ */
+void ns_watch_stand_in(struct ns_object *o, bool on);
+
+/* Takes over a registration that was made before the object was. */
+void ns_watch_adopt(struct ns_object *o, int fd);
+
+/* Forgets all registrations of an object. */
+void ns_watch_drop_all(struct ns_object *o);
+
+/* Forgets one of the registrations in an epoll descriptor that is closed. */
+void ns_watch_drop_in(struct ns_object *epoll);
+
+#endif
