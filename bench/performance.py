@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""Writes docs/performance.md from what tools/bench.sh has measured.
+
+Arguments: the directory with the JSON files of tcpbench, count.py and gap.py,
+and with `commands` (one a line) and `machine` (one line). A file that is missing
+gives "not measured". The text goes to standard output.
+"""
+import json
+import os
+import re
+import sys
+
+NAMES = {"plain": "Normal", "shim": "Namesocket shim", "library": "Library", "mptcp": "MPTCP",
+         "unprotected": "Unprotected"}
+BENCHMARKS = {"throughput-512": "Throughput - 512 B", "throughput-2048": "Throughput - 2048 B",
+              "throughput-8192": "Throughput - 8192 B", "throughput-65536": "Throughput - 65536 B",
+              "latency": "Latency", "connection": "Connection"}
+SIGNALLED = {"link-down-client": "link set down at the client", "link-down-server": "link set down at the server",
+             "address-removed": "address removed", "reset": "RST"}
+SILENT = {"hole-both": "silent black hole, both ways", "hole-to-server": "silent black hole, to the server",
+          "hole-to-client": "silent black hole, to the client"}
+IDLE_GOAL_BYTES = 2048
+
+
+def load(directory, name):
+    try:
+        with open(os.path.join(directory, name)) as f:
+            return json.load(f)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def text(directory, name):
+    try:
+        with open(os.path.join(directory, name)) as f:
+            return f.read().rstrip("\n")
+    except FileNotFoundError:
+        return ""
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def variant(bench, benchmark, name):
+    entry = (bench or {}).get("benchmarks", {}).get(benchmark)
+    return entry["variants"].get(name) if entry else None
+
+
+# -- against the goals: rows of what, goal, measured, met (None: not measured) ----------------------------
+
+
+def ratio_row(bench, benchmark, name, what, least):
+    found = variant(bench, benchmark, name)
+    goal = f"≥ {least:.2f} of plain"
+    if not found:
+        return what, goal, None, None
+    r = found["ratio"]
+    return what, goal, f"{r['median']:.3f} ({r['q1']:.3f} to {r['q3']:.3f})", r["median"] >= least
+
+
+def call_row(counts):
+    what, goal = "latency: system calls added", "none"
+    calls = (counts or {}).get("system_calls", {}).get("latency", {})
+    if not {"plain", "shim"} <= set(calls):
+        return what, goal, None, None
+    added = {f"{end} {call}": calls["shim"][end].get(call, 0) - calls["plain"][end].get(call, 0)
+             for end in ("client", "server") for call in {**calls["plain"][end], **calls["shim"][end]}}
+    # A thousandth of a call per operation is rounding.
+    added = {call: n for call, n in added.items() if n > 0.0015}
+    measured = ", ".join(f"{call} {n:+.3f}" for call, n in sorted(added.items()))
+    return what, goal, measured or "none", not added
+
+
+def gap_row(gap, fault, what, base_ms, key="beyond_ms"):
+    found = ((gap or {}).get("faults", {}).get(fault) or {}).get("shim")
+    goal = {"beyond_ms": f"≤ {base_ms} ms + 2 RTT", "after_back_ms": f"≤ {base_ms} ms after the first is back"}[key]
+    lost = failures(gap, fault, "shim") if gap else 0
+    if not found:
+        return what, goal, f"none of {lost} trials survived" if lost else None, False if lost else None
+    rtt = found["rtt_ms"]["median"]
+    limit = base_ms + (2 * rtt if key == "beyond_ms" else 0)
+    value = found[key]
+    measured = (f"{value['median']:.1f} ms ({value['q1']:.1f} to {value['q3']:.1f}; longest {value['max']:.1f}; "
+                f"{found['trials']} trials" + (f", {lost} not survived" if lost else "") + ")")
+    return what, goal, measured, value["median"] <= limit and not lost
+
+
+def failures(gap, fault, name):
+    return sum(1 for f in gap["failures"] if f["variant"] == name and (fault is None or f["fault"] == fault))
+
+
+def memory_row(memory):
+    what, goal = "idle protected session", f"≤ {IDLE_GOAL_BYTES} B beyond the kernel's socket, each end"
+    found = (memory or {}).get("bytes_per_connection", {})
+    if "shim" not in found:
+        return what, goal, None, None
+    beyond = {end: found["shim"][end] - found["plain"][end] for end in ("client", "server")}
+    return (what, goal, f"{beyond['client']:.0f} B at the client, {beyond['server']:.0f} B at the server",
+            max(beyond.values()) <= IDLE_GOAL_BYTES)
+
+
+def loss_row(gap):
+    what, goal = "bytes lost, doubled, reordered", "none"
+    lost = failures(gap, None, "shim") if gap else 0
+    trials = lost + sum(v["shim"]["trials"] for v in (gap or {}).get("faults", {}).values() if "shim" in v)
+    if not trials:
+        return what, goal, None, None
+    return what, goal, f"{lost} of {trials} trials failed" if lost else f"none in {trials} trials", not lost
+
+
+def goal_rows(bench, memory, counts, gap):
+    rows = [ratio_row(bench, f"throughput-{n}", "shim", f"throughput, {n} B", 0.95) for n in (512, 2048, 8192, 65536)]
+    rows += [ratio_row(bench, "latency", "shim", "latency, 1 byte", 0.98), call_row(counts),
+             ratio_row(bench, "connection", "shim", "connect and close", 0.90)]
+    rows += [ratio_row(bench, b, "unprotected", f"unprotected descriptors: {title}", 0.99)
+             for b, title in BENCHMARKS.items()]
+    rows += [gap_row(gap, fault, f"longest gap: {what}", 10) for fault, what in SIGNALLED.items()]
+    rows += [gap_row(gap, fault, f"longest gap: {what}", 200) for fault, what in SILENT.items()]
+    rows += [gap_row(gap, "both-gone", "longest gap: both links gone for 2 s", 200, "after_back_ms"),
+             memory_row(memory), loss_row(gap)]
+    return rows
+
+
+def goals(*measured):
+    met = {None: "", True: "yes", False: "**no**"}
+    rows = goal_rows(*measured)
+    short = [row[0] for row in rows if row[3] is False]
+    lines = table(["what", "goal", "measured", "met"],
+                  [[what, goal, value or "not measured", met[good]] for what, goal, value, good in rows])
+    if short:
+        lines += "\nFalls short: " + "; ".join(short) + ".\n"
+    return lines
+
+
+# -- the measurements themselves ---------------------------------------------------------------------------
+
+
+def number(unit, value):
+    return f"{value / 1e6:.1f} 10⁶ B/s" if unit == "B/s" else f"{value:.0f} ops/s"
+
+
+def table_7_1(bench):
+    if not bench:
+        return "Not measured.\n"
+    present = [v for v in NAMES if any(v in e["variants"] for e in bench["benchmarks"].values())]
+    head, medians, quartiles = ["Benchmark"], [], []
+    for v in present:
+        head += [NAMES[v]] + (["Ratio"] if v != "plain" else [])
+    for benchmark, title in BENCHMARKS.items():
+        entry = bench["benchmarks"].get(benchmark)
+        if not entry:
+            continue
+        middle, spread = [title], [title]
+        for v in present:
+            value, ratio = entry["variants"][v]["value"], entry["variants"][v]["ratio"]
+            middle.append(number(entry["unit"], value["median"]))
+            spread.append(f"{number(entry['unit'], value['q1']).split()[0]} to {number(entry['unit'], value['q3'])}")
+            if v != "plain":
+                middle.append(f"{ratio['median']:.3f}")
+                spread.append(f"{ratio['q1']:.2f} to {ratio['q3']:.2f}")
+        medians.append(middle)
+        quartiles.append(spread)
+    return (f"Medians of {bench['rounds']} rounds:\n\n" + table(head, medians) +
+            "\nThe middle half of the samples (first to third quartile):\n\n" + table(head, quartiles))
+
+
+def counted(counts):
+    if not counts:
+        return "Not measured.\n"
+    parts = []
+    rows = []
+    for benchmark, by_variant in counts["system_calls"].items():
+        for name, ends in by_variant.items():
+            for end, calls in ends.items():
+                rows.append([benchmark, NAMES[name], end, ", ".join(f"{c} {n:g}" for c, n in calls.items()) or "none"])
+    if rows:
+        parts.append("System calls per operation:\n\n" + table(["operation", "variant", "end", "calls"], rows))
+    rows = []
+    for benchmark, by_variant in counts["client_instructions"].items():
+        plain = by_variant.get("plain", 0)
+        rows += [[benchmark, NAMES[name], f"{n:.1f}", f"{n - plain:+.1f}"] for name, n in by_variant.items()]
+    if rows:
+        parts.append("Instructions per operation that the client process spends outside the kernel:\n\n" +
+                     table(["operation", "variant", "instructions", "beyond plain"], rows))
+    return "\n".join(parts)
+
+
+def gaps(gap):
+    if not gap:
+        return "Not measured.\n"
+    rows = []
+    for fault, what in {**SIGNALLED, **SILENT, "both-gone": "both links gone for 2 s"}.items():
+        for name, s in gap["faults"].get(fault, {}).items():
+            rows.append([what, NAMES[name], str(s["trials"]), str(failures(gap, fault, name)),
+                         *(f"{s[key]['median']:.1f} ({s[key]['q1']:.1f} to {s[key]['q3']:.1f}; {s[key]['max']:.1f})"
+                           for key in ("gap_ms", "beyond_ms", "late_ms")),
+                         f"{s['after_back_ms']['median']:.1f}" if "after_back_ms" in s else "",
+                         f"{s['rtt_ms']['median']:.2f}"])
+    return table(["fault", "variant", "trials", "not survived", "longest gap", "beyond the interval", "record late",
+                  "after the first link is back", "RTT"], rows) + \
+        "\nMilliseconds; median (first to third quartile; longest). Not survived: not every record was back\n" \
+        "20 s later, or the connection failed; such trials are not in the medians.\n"
+
+
+def weights(memory):
+    if not memory:
+        return "Not measured.\n"
+    rows = [[NAMES[v], f"{b['client']:.0f}", f"{b['server']:.0f}"] for v, b in memory["bytes_per_connection"].items()]
+    return (f"Growth of resident memory over {memory['connections']} connections, in bytes per connection:\n\n" +
+            table(["variant", "client", "server"], rows) +
+            "\nThe kernel's sockets are not in it. What a process has once, however many sessions, is not either.\n")
+
+
+PAGE = """# Performance
+
+Written by `tools/bench.sh`; do not edit. {date}
+
+{machine}
+
+Commands:
+
+```
+{commands}
+```
+
+## Against the goals
+
+{goals}
+Ratios are medians of the ratios to plain TCP's sample in the same round, the middle half in brackets.
+
+## Throughput, latency, connections
+
+The layout is that of the thesis's table 7.1.
+
+{table_7_1}
+How: client and server are two processes on two CPUs, over loopback. Each variant has a pair of its own for the
+whole run. A round takes one sample of every benchmark from every variant in turn, and each round begins with
+another variant, so that what else the machine does hits all alike. Throughput is timed from the first send until
+the server's count of the bytes is back, and the count must be right. Every sample asks both ends for the state of
+the session and fails the run when a session that is to be protected is not. *Unprotected* is plain TCP in
+processes that run under the shim. In the connection benchmark every hundredth connection carries one byte there
+and back, which shows that it is protected and that the server has caught up. Closed connections stay in TIME_WAIT
+for a minute; SO_LINGER would spare that but may throw NEW away (thesis, 7.2), so the number of connections of a
+run is bounded instead, the same for every variant.
+
+## Counted
+
+{counted}
+## When the path breaks
+
+{gaps}
+How: two network namespaces with two veth links, one 64-byte record each 20 ms, echoed. *Longest gap*: the longest
+time between the arrivals of two records. As records come 20 ms apart anyway, *beyond the interval* is what the
+fault adds, and what the goals are about. *Record late*: from when a record was due to be sent until its echo was
+there. RTT is a record's, from being due to its echo, undisturbed. The fault hits the link that the connection's
+packets run over, at any moment of the interval. Every byte of every echo is compared.
+
+## Memory of an idle session
+
+{weights}"""
+
+
+def main():
+    if len(sys.argv) != 2:
+        print("Usage: performance.py DIRECTORY", file=sys.stderr)
+        return 2
+    directory = sys.argv[1]
+    bench, memory, counts, gap = (load(directory, f"{n}.json") for n in ("tcpbench", "memory", "count", "gap"))
+    date = re.sub(r"T.*", "", bench["date"]) if bench else ""
+    page = PAGE.format(date=f"Measured on {date}." if date else "", machine=text(directory, "machine"),
+                       commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap),
+                       table_7_1=table_7_1(bench), counted=counted(counts), gaps=gaps(gap), weights=weights(memory))
+    sys.stdout.write(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

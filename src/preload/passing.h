@@ -1,0 +1,15 @@
+/*
+ * Descriptors inside messages (unix(7), SCM_RIGHTS).
+ */
+#ifndef NS_PRELOAD_PASSING_H
+#define NS_PRELOAD_PASSING_H
+
+#include <sys/socket.h>
+
+/* Before sendmsg: sessions that leave with `msg` become plain TCP. Borrows. */
+void ns_passing_sent(const struct msghdr *msg);
+
+/* After a successful recvmsg: numbers that came with `msg` are newly born. */
+void ns_passing_received(const struct msghdr *msg);
+
+#endif

@@ -1,0 +1,167 @@
+/*
+ * A process becomes another program or ends. (fork: bind.c.)
+ *
+ * vfork is fork here. Its child would share our memory, and what it does to
+ * its descriptors would happen to the parent's sessions.
+ *
+ * system and popen are libc's own; what they start inherits descriptors, and
+ * bytes that it writes are found by the engine as written around the shim.
+ */
+#include <alloca.h>
+#include <stdlib.h>
+
+#include "preload/interpose.h"
+
+NS_EXPORT pid_t vfork(void)
+{
+    return ns_real.fork();
+}
+
+NS_TWIN(__vfork, vfork);
+
+static void leaving(void)
+{
+    if (ns_ready())
+        ns_exec_prepare();
+}
+
+NS_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
+{
+    leaving();
+    return ns_real.execve(path, argv, envp);
+}
+
+NS_EXPORT int execv(const char *path, char *const argv[])
+{
+    return execve(path, argv, environ);
+}
+
+NS_EXPORT int execvp(const char *file, char *const argv[])
+{
+    leaving();
+    return ns_real.execvp(file, argv);
+}
+
+NS_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
+{
+    leaving();
+    return ns_real.execvpe(file, argv, envp);
+}
+
+NS_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
+{
+    leaving();
+    return ns_real.fexecve(fd, argv, envp);
+}
+
+NS_EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
+{
+    leaving();
+    return ns_real.execveat(dir, path, argv, envp, flags);
+}
+
+/*
+ * Counts the arguments from `arg` to the NULL and lays them out as a vector on
+ * the caller's stack: exec is async-signal-safe, so there is no malloc.
+ * `envp` is what follows the NULL.
+ */
+#define VECTOR(argv, envp, arg)                                                                            \
+    do {                                                                                                   \
+        va_list ap;                                                                                        \
+        size_t n = 1;                                                                                      \
+                                                                                                           \
+        va_start(ap, arg);                                                                                 \
+        for (const char *a = arg; a; a = va_arg(ap, const char *))                                         \
+            n++;                                                                                           \
+        va_end(ap);                                                                                        \
+        argv = alloca(n * sizeof *argv);                                                                   \
+        argv[0] = (char *)arg;                                                                             \
+        va_start(ap, arg);                                                                                 \
+        for (size_t i = 1; i < n; i++)                                                                     \
+            argv[i] = va_arg(ap, char *);                                                                  \
+        if (envp)                                                                                          \
+            *(char *const **)envp = va_arg(ap, char *const *);                                             \
+        va_end(ap);                                                                                        \
+    } while (0)
+
+NS_EXPORT int execl(const char *path, const char *arg, ...)
+{
+    char *const **none = NULL;
+    char **argv;
+
+    VECTOR(argv, none, arg);
+    return execv(path, argv);
+}
+
+NS_EXPORT int execlp(const char *file, const char *arg, ...)
+{
+    char *const **none = NULL;
+    char **argv;
+
+    VECTOR(argv, none, arg);
+    return execvp(file, argv);
+}
+
+NS_EXPORT int execle(const char *path, const char *arg, ...)
+{
+    char *const *env;
+    char *const **envp = &env;
+    char **argv;
+
+    VECTOR(argv, envp, arg);
+    return execve(path, argv, env);
+}
+
+/*
+ * To the engine a spawn is a fork whose child never comes back to us: libc
+ * makes it without running the handlers of pthread_atfork.
+ */
+NS_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                          const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+    int r;
+
+    if (!ns_ready())
+        return ns_real.posix_spawn(pid, path, actions, attr, argv, envp);
+    ns_fork_prepare();
+    r = ns_real.posix_spawn(pid, path, actions, attr, argv, envp);
+    ns_fork_parent();
+    return r;
+}
+
+NS_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                           const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+    int r;
+
+    if (!ns_ready())
+        return ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
+    ns_fork_prepare();
+    r = ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
+    ns_fork_parent();
+    return r;
+}
+
+/* exit runs the shim's destructor; these end the process without. */
+
+static void ending(void)
+{
+    if (ns_ready())
+        ns_process_exiting();
+}
+
+NS_EXPORT void _exit(int status)
+{
+    ending();
+    ns_real._exit(status);
+    __builtin_unreachable();
+}
+
+NS_TWIN(_Exit, _exit);
+
+NS_EXPORT void quick_exit(int status)
+{
+    ending();
+    ns_real.quick_exit(status);
+    __builtin_unreachable();
+}

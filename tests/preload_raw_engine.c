@@ -1,0 +1,192 @@
+/*
+ * An engine that takes every descriptor for its own and makes the bare system
+ * call for each. Linked with the shim's sources in place of the real engine,
+ * it lets check_preload.sh compare what the shim does around the engine (errno,
+ * SIGPIPE, vectors, several messages, times) with what libc does.
+ */
+#include <sys/mman.h>
+
+#include "engine/libc.h"
+#include "engine/socket.h"
+#include "engine/sys.h"
+
+#define OURS 256 /* numbers from 3 to here are sessions, as far as the shim can see */
+
+_Atomic(struct ns_object *) *ns_table;
+
+int ns_engine_init(void)
+{
+    void *map = mmap(NULL, NS_FD_MAX * sizeof *ns_table, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (map == MAP_FAILED)
+        return -ENOMEM;
+    ns_table = map;
+    for (int fd = 3; fd < OURS; fd++)
+        ns_table[fd] = map;
+    return 0;
+}
+
+/* Only sockets are data paths; read and write on others are libc's. */
+static bool is_socket(int fd)
+{
+    int type;
+    socklen_t len = sizeof type;
+
+    return ns_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
+}
+
+void ns_fd_born(int fd)
+{
+}
+
+void ns_fd_duplicated(int oldfd, int newfd)
+{
+}
+
+int ns_fd_closing(int fd)
+{
+    return 0;
+}
+
+/* One number is the engine's: the application may neither close nor replace it. */
+bool ns_fd_internal(int fd)
+{
+    return fd == OURS;
+}
+
+void ns_fd_demote(int fd, const char *why)
+{
+}
+
+void ns_names_learn(const char *name, const struct addrinfo *list)
+{
+}
+
+void ns_names_learn_hostent(const char *name, const struct hostent *h)
+{
+}
+
+int ns_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    return ns_sys_connect(fd, addr, len);
+}
+
+int ns_listen(int fd, int backlog)
+{
+    return ns_sys_listen(fd, backlog);
+}
+
+int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+    return ns_sys_accept4(fd, addr, len, flags);
+}
+
+int ns_shutdown(int fd, int how)
+{
+    return ns_sys_shutdown(fd, how);
+}
+
+ssize_t ns_send(int fd, const void *buf, size_t len, int flags)
+{
+    return is_socket(fd) ? ns_sys_send(fd, buf, len, flags | MSG_NOSIGNAL) : NS_NOT_OURS;
+}
+
+ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    return is_socket(fd) ? ns_sys_sendmsg(fd, msg, flags | MSG_NOSIGNAL) : NS_NOT_OURS;
+}
+
+/* What may block blocks in libc, so that it can be cancelled. errno is put back, as the engine promises. */
+#define RESULT(call)                                                                                       \
+    ({                                                                                                     \
+        int saved_ = errno;                                                                                \
+        ssize_t r_ = (call);                                                                               \
+                                                                                                           \
+        if (r_ < 0)                                                                                        \
+            r_ = -errno;                                                                                   \
+        errno = saved_;                                                                                    \
+        r_;                                                                                                \
+    })
+
+ssize_t ns_recv(int fd, void *buf, size_t len, int flags)
+{
+    return is_socket(fd) ? RESULT(ns_libc.recv(fd, buf, len, flags)) : NS_NOT_OURS;
+}
+
+ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    return is_socket(fd) ? RESULT(ns_libc.recvmsg(fd, msg, flags)) : NS_NOT_OURS;
+}
+
+ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
+{
+    return ns_syscall6(SYS_sendfile, fd, in_fd, (long)offset, (long)count, 0, 0);
+}
+
+int ns_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+    return (int)RESULT(ns_libc.ppoll(fds, n, timeout, mask));
+}
+
+int ns_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct timespec left = timeout ? *timeout : (struct timespec){ 0 };
+
+    return (int)ns_syscall6(SYS_pselect6, n, (long)r, (long)w, (long)e, timeout ? (long)&left : 0, 0);
+}
+
+int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    return ns_sys_epoll_ctl(epfd, op, fd, event);
+}
+
+int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask)
+{
+    return (int)RESULT(ns_libc.epoll_pwait(epfd, events, max, timeout_ms, mask));
+}
+
+int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    return ns_sys_getsockname(fd, addr, len);
+}
+
+int ns_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    return ns_sys_getpeername(fd, addr, len);
+}
+
+int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    return ns_sys_getsockopt(fd, level, name, value, len);
+}
+
+int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    return ns_sys_setsockopt(fd, level, name, value, len);
+}
+
+int ns_ioctl(int fd, unsigned long request, void *arg)
+{
+    return ns_sys_ioctl(fd, request, arg);
+}
+
+void ns_fork_prepare(void)
+{
+}
+
+void ns_fork_parent(void)
+{
+}
+
+void ns_fork_child(void)
+{
+}
+
+void ns_exec_prepare(void)
+{
+}
+
+void ns_process_exiting(void)
+{
+}
