@@ -1,0 +1,186 @@
+"""A pair of traffic programs on the rig, and what the shim's logs must say about them."""
+import os
+import re
+
+from . import wire
+from .procs import Deadline, Log, wait_for
+
+PORT = 7007
+
+# What the engine writes to its log, once for each connection and event, as regular expressions; the only place
+# in the tests that knows the words.
+ESTABLISHED = "session established"
+SUSPENDED = "session suspended"
+# The state's own line, not the two that tell the user: a program that has got its last byte may end before those.
+RESUMED = "suspended, resumed, now connected"
+DEMOTED = "session demoted"
+
+FORMS = ("blocking", "select", "poll", "epoll", "epoll-et", "threads")
+MODES = ("stream", "up", "down", "records", "idle", "halfclose")
+
+FLOW_BYTES = 64 * 1024
+RECORDS_BYTES = 64 * 4
+
+
+class Wrong(Exception):
+    """The programs or the logs say something else than they must."""
+
+
+def shim_env(shim, log_path):
+    return {"LD_PRELOAD": shim, "NAMESOCKET_LOG_FILE": log_path, "NAMESOCKET_LOG_LEVEL": "debug"}
+
+
+class Pair:
+    """`traffic serve` on tage, `traffic run` on troels."""
+
+    def __init__(self, rig, traffic, shim, mode="stream", forms=("poll", "poll"), connections=1, timeout_s=15,
+                 shim_at=("client", "server"), first=False, idle_bytes=300_000, client_under=(), quiet=False):
+        self.rig, self.traffic, self.shim, self.mode = rig, traffic, shim, mode
+        self.connections, self.timeout_s = connections, timeout_s
+        self.shim_at = shim_at if shim else ()
+        self.protected = len(self.shim_at) == 2
+        self.client_log = Log(os.path.join(rig.dir, "client.log"))
+        self.server_log = Log(os.path.join(rig.dir, "server.log"))
+        self.common = ["-c", str(connections), "--timeout", "120", "--check-so-error"]
+        if first:
+            self.common += ["--server-speaks-first"]
+        self.client_args = ["-m", mode, "-f", forms[0], *self.common]
+        if mode == "idle":
+            self.client_args += ["-n", str(idle_bytes)]
+        if mode == "halfclose":
+            self.client_args += ["-n", "200000", "-d", str((1 << 64) - 1)]
+        self.quiet = quiet
+        self.client_under = client_under                      # a program that runs the client
+        if quiet:
+            self.client_args += ["--quiet"]
+        self.server_form = forms[1]
+        self.server = self.client = None
+        self.link = None
+
+    def env(self, side):
+        if side not in self.shim_at:
+            return {}
+        return shim_env(self.shim, (self.client_log if side == "client" else self.server_log).path)
+
+    def start_server(self, name="server"):
+        proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, "-f", self.server_form, *self.common],
+                                   self.env("server"))
+        proc.wait_line("listening")
+        return proc
+
+    def start(self):
+        """Both programs, connected, protected if they can be, and data flowing."""
+        self.server = self.start_server()
+        self.client = self.rig.troels.start(
+            "client", [*self.client_under, self.traffic, "run", "tage", PORT, *self.client_args], self.env("client"))
+        self.client.wait_line("connected", 10)
+        self.server.wait_line(r"accepted conns=(\d+)", 10, lambda m: int(m[1]) == self.connections)
+        if self.protected:
+            self.client_log.wait(ESTABLISHED, self.connections, 10)
+            self.server_log.wait(ESTABLISHED, self.connections, 10)
+        if self.quiet:
+            self.client.send("go")
+        if self.mode == "idle":
+            wait_for("every opening read", lambda: sum("opened" in (line or "") for line in self.server.lines) ==
+                     self.connections)
+        elif self.mode == "halfclose":
+            self.wait_progress(self.server, "ended", self.connections)
+            self.flow()
+        else:
+            self.flow()
+        self.link = self.where()
+        self.on_link = wait_for("a connection for each session", self.count_on_link)
+        return self
+
+    def where(self):
+        """The link that the (first) connection runs over."""
+        flow = wait_for("a connection", lambda: self.rig.troels.flows(PORT))[0]
+        return wire.link_of(self.rig.troels, flow[0])
+
+    def count_on_link(self):
+        """Connections over self.link; None while there are others than one a session: attempts to resume one
+        whose path was suspected."""
+        flows = self.rig.troels.flows(PORT)
+        if len(flows) != self.connections:
+            return None
+        return sum(wire.link_of(self.rig.troels, f[0]) == self.link for f in flows)
+
+    @property
+    def other_link(self):
+        return "link-b" if self.link == "link-a" else "link-a"
+
+    # -- progress -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def progress(proc):
+        m = proc.last(r"^progress in=(\d+) out=(\d+) ended=(\d+)")
+        return dict(zip(("in", "out", "ended"), map(int, m.groups()))) if m else {"in": 0, "out": 0, "ended": 0}
+
+    def wait_progress(self, proc, key, at_least, timeout_s=None):
+        def enough():
+            if self.progress(proc)[key] >= at_least:
+                return True
+            if not proc.alive():
+                raise Wrong(f"{proc.name} ended ({proc.ending()}): {self.said(proc)}")
+            return False
+        wait_for(f"{proc.name} {key}>={at_least} (is {self.progress(proc)})", enough, timeout_s or self.timeout_s)
+
+    def flow(self):
+        """More data has arrived wherever this mode makes any arrive, counted from now."""
+        amount = RECORDS_BYTES if self.mode == "records" else FLOW_BYTES
+        ends = {"up": [self.server], "down": [self.client], "halfclose": [self.client],
+                "idle": []}.get(self.mode, [self.client, self.server])
+        targets = [(proc, self.progress(proc)["in"] + amount) for proc in ends]
+        for proc, target in targets:
+            self.wait_progress(proc, "in", target)
+
+    def resumed(self, count=1, timeout_s=None):
+        """Both logs say so, `count` times for every connection that ran over the link."""
+        if self.protected:
+            for log in (self.client_log, self.server_log):
+                log.wait(RESUMED, count * self.on_link, timeout_s or self.timeout_s)
+
+    # -- end ----------------------------------------------------------------------------------------------------
+
+    def go(self):
+        if self.mode == "idle":
+            self.client.send("go")
+
+    def stop(self):
+        (self.server if self.mode == "halfclose" else self.client).send("stop")
+
+    @staticmethod
+    def said(proc):
+        lines = [line for line in proc.lines if line and not line.startswith(("progress", "conn "))]
+        return " | ".join(lines[-3:])
+
+    def finish(self):
+        """Both end well, and each got exactly what the other sent."""
+        codes = {}
+        for proc in (self.client, self.server):
+            codes[proc.name] = proc.wait(self.timeout_s)
+        for proc in (self.client, self.server):
+            if codes[proc.name] != 0:
+                raise Wrong(f"{proc.name} {proc.ending()}: {self.said(proc)}")
+        ours, theirs = self.summaries(self.client), self.summaries(self.server)
+        if len(ours) != self.connections or ours.keys() != theirs.keys():
+            raise Wrong(f"connections: client {sorted(ours)}, server {sorted(theirs)}")
+        for n, (c_in, c_out, c_in_hash, c_out_hash) in ours.items():
+            if (c_out, c_in, c_out_hash, c_in_hash) != theirs[n]:
+                raise Wrong(f"conn {n}: client in/out {c_in}/{c_out}, server {theirs[n][0]}/{theirs[n][1]}, or hashes")
+        for log in (self.client_log, self.server_log):
+            if self.protected and log.count(DEMOTED):
+                raise Wrong(f"{os.path.basename(log.path)} says '{DEMOTED}'")
+
+    @staticmethod
+    def summaries(proc):
+        found = {}
+        for line in proc.lines:
+            m = re.match(r"conn (\d+) in=(\d+) out=(\d+) in_hash=(\w+) out_hash=(\w+)", line or "")
+            if m:
+                found[int(m[1])] = (int(m[2]), int(m[3]), m[4], m[5])
+        return found
+
+
+__all__ = ["Pair", "Wrong", "Deadline", "PORT", "FORMS", "MODES", "ESTABLISHED", "SUSPENDED", "RESUMED", "DEMOTED",
+           "shim_env"]

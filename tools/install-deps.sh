@@ -1,0 +1,77 @@
+#!/bin/sh
+# Installs what namesocket needs from Debian 12: to build, for the demonstration, for all tests.
+#
+#   tools/install-deps.sh [--check] [build|demo|test]
+#
+# build   compiler, Meson, libraries
+# demo    build, and what tools/demo.sh runs
+# test    demo, and what tools/test.sh runs (the default)
+#
+# --check installs nothing and says what is missing.
+#
+# Only missing packages are asked for. Needs root or sudo when there are any.
+# Exit status: 0 nothing is missing (any more); 1 something is; 2 bad usage.
+set -u
+
+build='gcc libc6-dev meson ninja-build pkg-config libuv1-dev libc-ares-dev libsodium-dev check scdoc'
+demo="$build python3 iproute2 util-linux nftables dnsmasq-base telnet"
+test="$demo clang valgrind netcat-openbsd socat redis-server redis-tools iperf3 curl strace"
+
+check=no wanted=test
+for arg; do
+    case $arg in
+    --check) check=yes ;;
+    build | demo | test) wanted=$arg ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    *) echo "install-deps.sh: unknown argument $arg (--help)" >&2; exit 2 ;;
+    esac
+done
+eval "packages=\$$wanted"
+
+# What a package is for is there already when it was installed by another way.
+provided() {
+    case $1 in
+    meson | telnet | curl | socat | iperf3 | clang | valgrind | strace | scdoc | gcc | python3) command -v "$1" ;;
+    ninja-build) command -v ninja ;;
+    netcat-openbsd) nc -h 2>&1 | grep -q OpenBSD ;;
+    dnsmasq-base) command -v dnsmasq || ls /usr/sbin/dnsmasq 2> /dev/null ;;
+    redis-tools) command -v redis-cli ;;
+    redis-server) command -v redis-server ;;
+    nftables) command -v nft || ls /usr/sbin/nft 2> /dev/null ;;
+    *) false ;;
+    esac > /dev/null
+}
+
+missing=
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'install ok installed' ||
+        provided "$package" || missing="$missing $package"
+done
+missing=${missing# }
+[ -n "$missing" ] || exit 0
+
+if [ $check = yes ]; then
+    echo "missing: $missing"
+    exit 1
+fi
+if ! command -v apt-get > /dev/null; then
+    echo "install-deps.sh: this is not Debian; please install what these packages hold: $missing" >&2
+    exit 1
+elif [ "$(id -u)" -eq 0 ]; then
+    as_root=
+elif command -v sudo > /dev/null && { sudo -n true 2> /dev/null || [ -t 0 ]; }; then
+    as_root=sudo
+else
+    echo "install-deps.sh: not root, and sudo does not work here. Please have these installed:" >&2
+    echo "    apt-get install $missing" >&2
+    exit 1
+fi
+
+echo "installing: $missing"
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086
+$as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends $missing || {
+    echo "install-deps.sh: apt-get could not install: $missing" >&2
+    exit 1
+}
