@@ -2,6 +2,7 @@
 
 #include "engine/connect.h"
 #include "engine/dial.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"

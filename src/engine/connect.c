@@ -1,6 +1,7 @@
 #include "engine/connect.h"
 
 #include "engine/ask.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/ledger.h"
 #include "engine/libc.h"

@@ -1,6 +1,7 @@
 #include "engine/detect.h"
 
 #include "engine/connect.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
@@ -77,7 +78,7 @@ static void server_lost_address(struct ns_sock *s, struct ns_time now)
     ns_info("own address is gone: resetting the connection, the client resumes");
     int err = ns_swap_retire(s);
     if (err == -ESTALE)
-        ns_resume_abandon(s, now);
+        ns_sock_abandon(s, now);
     if (err < 0)
         return;
     s->error = -EADDRNOTAVAIL;

@@ -1,5 +1,6 @@
 #include "engine/first.h"
 
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/sys.h"
 #include "engine/thread.h"

@@ -7,6 +7,7 @@
 #include "engine/block.h"
 #include "engine/connect.h"
 #include "engine/data.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/ledger.h"

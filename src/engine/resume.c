@@ -2,9 +2,11 @@
 
 #include "engine/detect.h"
 #include "engine/dial.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
+#include "engine/linger.h"
 #include "engine/link.h"
 #include "engine/lookup.h"
 #include "engine/serve.h"
@@ -25,7 +27,6 @@
 #define ATTEMPT_MS       4000 /* one pair's connect and RESUME_ACK */
 #define ROUND_MIN_MS     100  /* between rounds over all pairs; doubles */
 #define ROUND_MAX_MS     4000
-#define LINGER_LOOK_MS   20
 
 /* One pair being tried. */
 struct attempt {
@@ -285,7 +286,7 @@ static void commit(struct attempt *a, struct ns_time now)
     ns_timer_clear(&r->stagger);
     int err = ns_swap_retire(s);
     if (err == -ESTALE) {
-        ns_resume_abandon(s, now);
+        ns_sock_abandon(s, now);
         return;
     }
     if (err < 0) {
@@ -300,7 +301,7 @@ static void commit(struct attempt *a, struct ns_time now)
     ns_unlock(&s->tx);
     if (n < 0) {
         ns_error("the peer's offsets do not fit the session");
-        ns_resume_give_up(s, s->error ? s->error : -ECONNRESET, now);
+        ns_sock_give_up(s, s->error ? s->error : -ECONNRESET, now);
         return;
     }
     r->committed = a;
@@ -357,7 +358,7 @@ static void got_ack_v1(struct attempt *a, struct ns_time now)
                                    ipv6 ? NS_V1_BYTES_RESUME6 : NS_V1_BYTES_RESUME4, NS_V1_BYTES_RESUME_ACK);
     ns_unlock(&s->tx);
     if (err < 0)
-        ns_resume_give_up(s, s->error ? s->error : -ECONNRESET, now);
+        ns_sock_give_up(s, s->error ? s->error : -ECONNRESET, now);
     else
         move_in(a, now);
 }
@@ -568,7 +569,7 @@ static void round_over(struct ns_recovery *r, struct ns_time now)
     }
     if (r->refused_here && r->urgency == NS_DEAD && !r->lookup) {
         ns_info("no address has the session any more");
-        ns_resume_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
+        ns_sock_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
         return;
     }
     ns_timer_set(&r->round, ns_time_add(now, ns_time_ms(r->round_ms)));
@@ -609,7 +610,7 @@ static void patience_over(struct ns_timer *timer, struct ns_time now)
     struct ns_recovery *r = (struct ns_recovery *)((char *)timer - offsetof(struct ns_recovery, patience));
     struct ns_sock *s = r->sock;
     if (ns_sock_state(s) == NS_SUSPENDED)
-        ns_resume_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
+        ns_sock_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
     else
         finish(r, now);
 }
@@ -633,6 +634,12 @@ static int64_t stagger_ms(uint32_t rtt_us)
 {
     int64_t ms = 2 * (int64_t)rtt_us / 1000;
     return ms < STAGGER_MIN_MS ? STAGGER_MIN_MS : ms > STAGGER_MAX_MS ? STAGGER_MAX_MS : ms;
+}
+
+void ns_resume_stop(struct ns_sock *s, struct ns_time now)
+{
+    if (s->recovery)
+        finish(s->recovery, now);
 }
 
 /* TCP_USER_TIMEOUT says "no longer than this" (RFC 5482): then the application
@@ -739,7 +746,7 @@ static void park_over(struct ns_timer *timer, struct ns_time now)
 {
     struct ns_sock *s = (struct ns_sock *)((char *)timer - offsetof(struct ns_sock, parked));
     ns_info("nobody has resumed the session in time");
-    ns_resume_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
+    ns_sock_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
 }
 
 void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
@@ -764,104 +771,11 @@ void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
     ns_timer_set(&s->parked, ns_time_add(now, ns_time_ms(ms)));
 }
 
-static void linger_look(struct ns_timer *timer, struct ns_time now);
-
 void ns_resume_over(struct ns_sock *s, struct ns_time now)
 {
     ns_timer_clear(&s->parked);
     s->error = 0;
     ns_detect_moved(s, now);
     if (s->linger_fd >= 0)
-        linger_look(&s->parked, now);
-}
-
-static void bury(struct ns_sock *s, struct ns_time now)
-{
-    struct ns_hold hold;
-    if (s->recovery)
-        finish(s->recovery, now);
-    ns_serve_forget(s);
-    ns_swap_stop_replay(s);
-    ns_timer_clear(&s->parked);
-    ns_table_hold(&hold);
-    ns_internal_close(s->linger_fd);
-    s->linger_fd = -1;
-    /* A note about it may still be under way: whoever takes that frees it. */
-    s->buried = true;
-    if (__atomic_load_n(&s->todo, __ATOMIC_ACQUIRE) == 0) {
-        ns_sock_uncount(s);
-        ns_object_free(&s->o);
-    }
-    ns_table_unhold(&hold);
-}
-
-void ns_resume_exhume(struct ns_sock *s)
-{
-    struct ns_hold hold;
-    ns_table_hold(&hold);
-    ns_sock_uncount(s);
-    ns_object_free(&s->o);
-    ns_table_unhold(&hold);
-}
-
-void ns_resume_give_up(struct ns_sock *s, int error, struct ns_time now)
-{
-    if (s->recovery)
-        finish(s->recovery, now);
-    ns_serve_forget(s);
-    ns_timer_clear(&s->parked);
-    if (ns_sock_state(s) == NS_CONNECTED)
-        ns_swap_retire(s);
-    ns_swap_fail(s, error);
-    if (s->o.fd < 0)
-        bury(s, now);
-}
-
-void ns_resume_abandon(struct ns_sock *s, struct ns_time now)
-{
-    if (ns_sock_state(s) == NS_SUSPENDED) {
-        ns_error("bytes were written around the session: it cannot be resumed");
-        ns_resume_give_up(s, s->error ? s->error : -ECONNRESET, now);
-        return;
-    }
-    if (s->recovery)
-        finish(s->recovery, now);
-    ns_serve_forget(s);
-    ns_sock_demote(s, "bytes were written around it");
-}
-
-/* ---- closed by the application, but not delivered ---- */
-
-static void linger_look(struct ns_timer *timer, struct ns_time now)
-{
-    struct ns_sock *s = (struct ns_sock *)((char *)timer - offsetof(struct ns_sock, parked));
-    if (ns_sock_state(s) == NS_SUSPENDED) {
-        ns_resume_suspended(s, now);
-        return;
-    }
-    struct ns_ledger l;
-    bool replaying = s->replay.fd > 0;
-    if (!replaying && (ns_ledger_read(s->linger_fd, &l) < 0 || l.unacknowledged == 0)) {
-        bury(s, now);
-        return;
-    }
-    if (!replaying && l.state == NS_TCP_CLOSE) { /* it died with bytes on it */
-        ns_sock_lost(s, s->generation, -ECONNRESET);
-        if (ns_sock_state(s) != NS_SUSPENDED)
-            bury(s, now);
-        return;
-    }
-    ns_timer_set(timer, ns_time_add(now, ns_time_ms(LINGER_LOOK_MS)));
-}
-
-void ns_resume_closed(struct ns_sock *s, struct ns_time now)
-{
-    if (s->o.fd >= 0)
-        return; /* an earlier note; it has a descriptor */
-    if (s->linger_fd < 0) {
-        bury(s, now);
-        return;
-    }
-    s->parked.fire = linger_look;
-    ns_timer_set(&s->parked, ns_time_add(now, ns_time_ms(LINGER_LOOK_MS)));
+        ns_linger_look(s, now);
 }

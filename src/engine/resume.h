@@ -1,8 +1,7 @@
 /*
  * The client's side of a resume: other paths are tried beside the old one, and
  * the session moves when one has proved itself. Also what becomes of sessions
- * that nobody resumes, and of those whose application has closed them. All on
- * the helper.
+ * that nobody resumes. All on the helper.
  */
 #ifndef NS_ENGINE_RESUME_H
 #define NS_ENGINE_RESUME_H
@@ -34,21 +33,10 @@ void ns_resume_not_needed(struct ns_sock *s, struct ns_time now);
  * that went on would keep the ring from being trimmed. */
 void ns_resume_progress(struct ns_sock *s, uint64_t acknowledged, uint64_t received, struct ns_time now);
 
+/* Ends what is under way, if anything is. */
+void ns_resume_stop(struct ns_sock *s, struct ns_time now);
+
 /* The session has a connection again. */
 void ns_resume_over(struct ns_sock *s, struct ns_time now);
-
-/* The session ends with an error for the application. */
-void ns_resume_give_up(struct ns_sock *s, int error, struct ns_time now);
-
-/* It cannot be replayed: plain TCP from here on, or, on a dead connection, the
- * end. */
-void ns_resume_abandon(struct ns_sock *s, struct ns_time now);
-
-/* Frees a session that ended while a note about it was under way. */
-void ns_resume_exhume(struct ns_sock *s);
-
-/* Its last descriptor is closed (NS_TODO_CLOSED): delivers what is left, then
- * frees it. */
-void ns_resume_closed(struct ns_sock *s, struct ns_time now);
 
 #endif

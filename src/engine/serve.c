@@ -1,5 +1,6 @@
 #include "engine/serve.h"
 
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
@@ -328,7 +329,7 @@ static void got_confirm(struct guest *g, struct ns_time now)
     if (err < 0) {
         dismiss(g);
         if (err == -ESTALE)
-            ns_resume_abandon(s, now);
+            ns_sock_abandon(s, now);
         else
             ns_error("cannot give the old connection up (%s)", strerror(-err));
         return;
@@ -340,7 +341,7 @@ static void got_confirm(struct guest *g, struct ns_time now)
     if (n < 0) {
         dismiss(g);
         ns_error("the peer's offsets do not fit the session");
-        ns_resume_give_up(s, -ECONNRESET, now);
+        ns_sock_give_up(s, -ECONNRESET, now);
         return;
     }
     if (!send_whole(g, out, (size_t)n)) {
@@ -407,7 +408,7 @@ static void got_resume_v1(struct guest *g, struct ns_time now)
     if (err < 0 || !send_whole(g, out, n)) {
         dismiss(g);
         if (err < 0)
-            ns_resume_give_up(s, -ECONNRESET, now);
+            ns_sock_give_up(s, -ECONNRESET, now);
         return;
     }
     ns_debug("Sending NSPT_RESUME_ACK");

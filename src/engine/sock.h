@@ -167,6 +167,7 @@ struct ns_object *ns_object_new(enum ns_kind kind);
 /* Puts a session's id into the hash; table held. And finds one. */
 void ns_sock_index(struct ns_sock *s);
 struct ns_sock *ns_sock_find(const uint8_t id[16]);
+void ns_sock_unindex(struct ns_sock *s);
 
 /* Gives an object back once no thread is inside it; table held, no descriptor
  * left. On the helper only, where one runs: there pointers to objects stay good
@@ -205,14 +206,6 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error);
  * so that it can be replayed. tx held. */
 bool ns_sock_faithful(struct ns_sock *s, int fd);
 
-/* Makes it plain TCP, if it is on a working connection; with a line in the log.
- * The table entries go. No lock held. */
-void ns_sock_demote(struct ns_sock *s, const char *why);
-
-/* After it became NS_PLAIN: the table entries go, so that the next call is a
- * plain one. No lock held. */
-void ns_sock_forget(struct ns_sock *s);
-
 /* It has just become NS_CONNECTED for the first time: can be found by a RESUME,
  * and the helper watches over it. No lock held. */
 void ns_sock_born(struct ns_sock *s);
@@ -237,10 +230,6 @@ static inline void ns_sock_touch(struct ns_sock *s)
     if (__builtin_expect(__atomic_load_n(&ns_helper_settled, __ATOMIC_RELAXED), 0))
         ns_helper_rouse();
 }
-
-/* Its last descriptor is gone and nothing is left to deliver: frees it, or has
- * the helper do it. Table held. */
-void ns_sock_let_go(struct ns_sock *s);
 
 /* Takes a session that is about to be freed out of the counters below. */
 void ns_sock_uncount(struct ns_sock *s);

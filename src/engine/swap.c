@@ -387,19 +387,3 @@ void ns_swap_install(struct ns_sock *s, int fd, const struct ns_pair *pair, stru
     }
     ns_slots_wake();
 }
-
-void ns_swap_fail(struct ns_sock *s, int error)
-{
-    struct ns_hold hold;
-    ns_swap_stop_replay(s);
-    ns_table_hold(&hold);
-    ns_lock(&s->tx);
-    __atomic_store_n(&s->failure, error == NS_ERROR_END ? 0 : -error, __ATOMIC_SEQ_CST);
-    ns_sock_event(s, NS_EVENT_GAVE_UP);
-    ns_unlock(&s->tx);
-    ns_watch_resume(&s->o);
-    ns_table_unhold(&hold);
-    ns_info("session given up: %s", strerror(-error));
-    ns_tell("given up: %s", strerror(-error));
-    ns_slots_wake();
-}

@@ -35,9 +35,6 @@ uint64_t ns_swap_received(struct ns_sock *s);
  */
 void ns_swap_install(struct ns_sock *s, int fd, const struct ns_pair *pair, struct ns_time now);
 
-/* The session is given up: the application gets `error` (negative errno). */
-void ns_swap_fail(struct ns_sock *s, int error);
-
 /* Stops a replay that is under way. */
 void ns_swap_stop_replay(struct ns_sock *s);
 

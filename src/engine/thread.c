@@ -2,8 +2,10 @@
 
 #include "engine/ask.h"
 #include "engine/detect.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/linger.h"
 #include "engine/listener.h"
 #include "engine/resume.h"
 #include "engine/serve.h"
@@ -177,7 +179,7 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
         next = s->todo_next;
         uint32_t todo = __atomic_exchange_n(&s->todo, 0, __ATOMIC_ACQ_REL);
         if (s->buried) {
-            ns_resume_exhume(s);
+            ns_sock_exhume(s);
             continue;
         }
         if (todo & NS_TODO_BORN)
@@ -187,7 +189,7 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
         if (todo & NS_TODO_SUSPENDED)
             ns_resume_suspended(s, now);
         if (todo & NS_TODO_CLOSED)
-            ns_resume_closed(s, now);
+            ns_linger_closed(s, now);
     }
 }
 

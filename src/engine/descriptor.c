@@ -1,0 +1,136 @@
+/* How descriptors are born, copied and closed. */
+#include "engine/end.h"
+#include "engine/internal.h"
+#include "engine/ledger.h"
+#include "engine/listener.h"
+#include "engine/ready.h"
+#include "engine/sys.h"
+#include "engine/watch.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+void ns_fd_born(int fd)
+{
+    struct ns_hold hold;
+    if (!ns_object_at(fd))
+        return;
+    /* The number was reused behind our back: whatever it stood for is gone. */
+    ns_table_hold(&hold);
+    struct ns_object *o = ns_table_remove(fd);
+    if (o) {
+        ns_watch_drop_all(o);
+        if (o->kind == NS_KIND_SOCK)
+            ns_sock_let_go((struct ns_sock *)o);
+        else if (o->kind == NS_KIND_LISTENER)
+            ns_listener_close((struct ns_listener *)o);
+        else
+            ns_object_free(o);
+    }
+    ns_table_unhold(&hold);
+}
+
+void ns_fd_duplicated(int oldfd, int newfd)
+{
+    struct ns_hold hold;
+    if (oldfd == newfd || newfd < 0)
+        return;
+    ns_fd_born(newfd);
+    if (!ns_object_at(oldfd))
+        return;
+    ns_table_hold(&hold);
+    struct ns_object *o = ns_object_at(oldfd);
+    if (o && (unsigned)newfd < NS_FD_MAX)
+        ns_table_put(newfd, o);
+    ns_table_unhold(&hold);
+}
+
+/* ---- close ---- */
+
+/* Whether closing now would lose what the application has written, or the end
+ * of its stream, if the path died: then the helper sees it through. */
+static bool undelivered(struct ns_sock *s, int fd)
+{
+    struct linger linger = { 0 };
+    socklen_t len = sizeof linger;
+    int unread = 0;
+    if (!ns_session_protected(&s->session) || s->unfaithful)
+        return false;
+    /* Suspended: the end of the stream has to be told, if nothing else. */
+    if (s->session.state == NS_SUSPENDED || !s->tx_open)
+        return true;
+    if (s->session.ring.head == s->session.ring.tail)
+        return false;
+    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+    if (unacknowledged < 0 || ns_carrier_acknowledged(&s->session.carrier, (uint64_t)unacknowledged,
+                                                      s->fin_queued) >= s->session.ring.head)
+        return false;
+    /* Unread input or a linger of its own: close means what it says (RFC 2525, 2.17). */
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len);
+    return !linger.l_onoff && ns_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread == 0;
+}
+
+static void last_close(struct ns_sock *s, int fd)
+{
+    ns_lock(&s->tx);
+    if (s->session.state == NS_ASKING)
+        ns_sock_event(s, NS_EVENT_ANSWER_NO);
+    else if (s->session.state == NS_OFFERING || s->session.state == NS_AWAITING ||
+             s->session.state == NS_CONNECTING)
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+    bool keep = undelivered(s, fd);
+    if (keep) {
+        s->linger_fd = ns_internal(ns_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3));
+        __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
+        if (s->session.state == NS_CONNECTED && s->tx_open && ns_sys_shutdown(fd, SHUT_WR) == 0)
+            s->fin_queued = true;
+    }
+    ns_unlock(&s->tx);
+    ns_watch_drop_all(&s->o);
+    if (keep)
+        ns_helper_post(s, NS_TODO_CLOSED);
+    else
+        ns_sock_let_go(s);
+}
+
+static void closing(int fd)
+{
+    struct ns_object *at = ns_object_at(fd);
+    if (!at)
+        return;
+    if (at->kind == NS_KIND_LISTENER) {
+        struct ns_listener *l = (struct ns_listener *)at;
+        if (l->source.fd == fd)
+            ns_listener_unwatch(l);
+    }
+    struct ns_object *o = ns_table_remove(fd);
+    if (!o) {
+        if (at->kind == NS_KIND_LISTENER)
+            ns_helper_look();
+        return;
+    }
+    switch (o->kind) {
+    case NS_KIND_SOCK:
+        last_close((struct ns_sock *)o, fd);
+        break;
+    case NS_KIND_LISTENER:
+        __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
+        ns_listener_close((struct ns_listener *)o);
+        ns_helper_look();
+        break;
+    default:
+        while (o->watches)
+            ns_watch_drop_in(o);
+        ns_object_free(o);
+        break;
+    }
+}
+
+int ns_fd_closing(int fd)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    closing(fd);
+    ns_table_unhold(&hold);
+    return 0;
+}

@@ -1,0 +1,124 @@
+/* Changes of a session's state that any thread may make. How it ends: end.c. */
+#include "engine/end.h"
+#include "engine/engine.h"
+#include "engine/ledger.h"
+#include "engine/sys.h"
+#include "engine/thread.h"
+
+uint32_t ns_count_offering, ns_count_awaiting, ns_count_swaps, ns_count_special;
+
+bool ns_name_learn(struct ns_name *name, int fd, int (*ask)(int, struct sockaddr *, socklen_t *))
+{
+    if (name->length)
+        return true;
+    name->length = sizeof name->address;
+    if (ask(fd, (struct sockaddr *)&name->address, &name->length) < 0)
+        name->length = 0;
+    return name->length != 0;
+}
+
+static void count_state(enum ns_state state, uint32_t by)
+{
+    if (state == NS_OFFERING)
+        __atomic_fetch_add(&ns_count_offering, by, __ATOMIC_SEQ_CST);
+    else if (state == NS_AWAITING)
+        __atomic_fetch_add(&ns_count_awaiting, by, __ATOMIC_SEQ_CST);
+    else if (state == NS_SUSPENDED)
+        __atomic_fetch_add(&ns_count_special, by, __ATOMIC_SEQ_CST);
+}
+
+void ns_sock_uncount(struct ns_sock *s)
+{
+    count_state(s->session.state, -1u);
+    if (ns_sock_inbox_filled(s))
+        __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+}
+
+bool ns_sock_event(struct ns_sock *s, enum ns_event event)
+{
+    enum ns_state old = s->session.state;
+    if (!ns_session_event(&s->session, event))
+        return false;
+    enum ns_state new = s->session.state;
+    count_state(old, -1u);
+    count_state(new, 1);
+    ns_debug("descriptor %d: %s, %s, now %s", s->o.fd, ns_state_name(old), ns_event_name(event),
+             ns_state_name(new));
+    return true;
+}
+
+bool ns_sock_faithful(struct ns_sock *s, int fd)
+{
+    struct ns_ledger l, again;
+    if (__atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) || ns_ledger_read(fd, &l) < 0)
+        return false;
+    /* The two counters come from two calls: on a living connection, only what
+     * has not moved in between is a picture of one moment. */
+    for (int i = 0; i < 16; i++) {
+        if (ns_ledger_read(fd, &again) < 0)
+            return false;
+        if (again.acknowledged == l.acknowledged && again.unacknowledged == l.unacknowledged)
+            break;
+        l = again;
+    }
+    return ns_carrier_faithful(&s->session.carrier, l.acknowledged, l.unacknowledged, s->fin_queued);
+}
+
+bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
+{
+    sigset_t saved;
+    ns_lock_quiet(&s->tx, &saved);
+    bool mine = s->generation == generation && s->session.state == NS_CONNECTED && !s->retired;
+    bool resumable = ns_session_protected(&s->session);
+    if (mine) {
+        int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+        resumable = fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_running();
+        ns_sock_event(s, resumable ? NS_EVENT_LOST : NS_EVENT_DEMOTED);
+        s->error = error;
+        __atomic_store_n(&s->tx_open, false, __ATOMIC_SEQ_CST);
+        if (resumable)
+            __atomic_store_n(&s->rx_open, false, __ATOMIC_SEQ_CST);
+    }
+    ns_unlock_quiet(&s->tx, &saved);
+    if (mine && resumable)
+        ns_helper_post(s, NS_TODO_SUSPENDED);
+    if (mine && !resumable) {
+        ns_info("session demoted: bytes were written around it, or nobody can resume it");
+        ns_sock_forget(s);
+    }
+    return resumable;
+}
+
+void ns_sock_born(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (s->o.fds == 0) { /* closed meanwhile */
+        ns_table_unhold(&hold);
+        return;
+    }
+    /* Only servers are asked for; a client of theirs may be in this process. */
+    bool server = s->session.role == NS_SERVER;
+    bool replayed = server && ns_sock_find(s->session.id) != NULL;
+    if (server && !replayed)
+        ns_sock_index(s);
+    if (!replayed) {
+        ns_helper_post_lazily(s, NS_TODO_BORN);
+    }
+    ns_table_unhold(&hold);
+    if (replayed) {
+        /* Somebody on the path has sent a NEW again: a RESUME must find the first. */
+        ns_sock_demote(s, "its NEW was seen before");
+        return;
+    }
+    ns_sock_touch(s);
+    ns_info("session established on descriptor %d", s->o.fd);
+}
+
+void ns_sock_open_rx(struct ns_sock *s)
+{
+    if (s->rx_open || ns_ring_used(&s->inbox) > 0)
+        return;
+    ns_ring_release(&s->inbox);
+    __atomic_store_n(&s->rx_open, true, __ATOMIC_SEQ_CST);
+}
