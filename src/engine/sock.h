@@ -52,7 +52,7 @@ struct ns_name {
  * or ns_sys_getpeername. Returns whether it is known. */
 bool ns_name_learn(struct ns_name *name, int fd, int (*ask)(int, struct sockaddr *, socklen_t *));
 
-struct ns_recovery; /* resume.c: the paths being tried */
+struct ns_recovery; /* recovery.h: the paths being tried */
 
 /* What detection remembers of a session; helper. */
 struct ns_pulse {
