@@ -21,7 +21,7 @@ import time
 
 sys.dont_write_bytecode = True
 from rig import become_root, wait_for                                         # noqa: E402
-from rig.pair import (ESTABLISHED, FORMS, MODES, PORT, RESUMED, Pair, Wrong, shim_env)  # noqa: E402
+from rig.pair import (ESTABLISHED, FORMS, MODES, PORT, RESUMED, GatewayPair, Pair, Wrong, shim_env)  # noqa: E402
 from rig.procs import Deadline, Log                                           # noqa: E402
 from rig.report import Skip, main, options                                    # noqa: E402
 from rig.wire import FIN, RST, SYN, Capture                                   # noqa: E402
@@ -173,13 +173,13 @@ FAULTS = {
 
 # -- one case of the matrix -----------------------------------------------------------------------------------------
 
-def matrix_case(fault_name, mode, forms, **pair_args):
+def matrix_case(fault_name, mode, forms, pair=Pair, **pair_args):
     fault = FAULTS[fault_name]
 
     def case(context):
         rig = context.rig(nat=fault.nat, names=pair_args.get("names", "dns"))
         args = {k: v for k, v in pair_args.items() if k != "names"}
-        p = Pair(rig, context.traffic, context.shim, mode, forms, timeout_s=context.timeout_s, **args).start()
+        p = pair(rig, context.traffic, context.shim, mode, forms, timeout_s=context.timeout_s, **args).start()
         with fault.inject(p):
             if fault.seen and fault.resumes:
                 p.resumed()
@@ -438,6 +438,10 @@ def all_cases(full):
         for mode in MODES:
             for forms in pairs if full else [next(turn)]:
                 add(fault, mode, forms)
+        # The programs' own forms mean nothing to a gateway between them; it relays no urgent data.
+        add(fault, "records", ("poll", "poll"), "gateway-", pair=GatewayPair)
+        add(fault, "halfclose", ("threads", "threads"), "gateway-", pair=GatewayPair)
+        add(fault, "stream", ("epoll", "epoll"), "gateway-", pair=GatewayPair)
     for form in FORMS:
         for fault in ("none", "link-down-client", "rst-both"):
             add(fault, "urgent", (form, form))

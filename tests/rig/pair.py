@@ -68,11 +68,14 @@ class Pair:
         proc.wait_line("listening")
         return proc
 
+    def start_client(self):
+        return self.rig.troels.start(
+            "client", [*self.client_under, self.traffic, "run", "tage", PORT, *self.client_args], self.env("client"))
+
     def start(self):
         """Both programs, connected, protected if they can be, and data flowing."""
         self.server = self.start_server()
-        self.client = self.rig.troels.start(
-            "client", [*self.client_under, self.traffic, "run", "tage", PORT, *self.client_args], self.env("client"))
+        self.client = self.start_client()
         self.client.wait_line("connected", 10)
         self.server.wait_line(r"accepted conns=(\d+)", 10, lambda m: int(m[1]) == self.connections)
         if self.protected:
@@ -182,5 +185,30 @@ class Pair:
         return found
 
 
-__all__ = ["Pair", "Wrong", "Deadline", "PORT", "FORMS", "MODES", "ESTABLISHED", "SUSPENDED", "RESUMED", "DEMOTED",
+class GatewayPair(Pair):
+    """The same two programs, neither under the shim: what is between them is, a gateway on each host."""
+
+    FORWARD, SERVE = 7006, 7008
+
+    def gateway(self, host, side, option, route):
+        log = self.client_log if side == "client" else self.server_log
+        env = {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"}
+        daemon = os.path.join(os.path.dirname(os.path.dirname(self.shim)), "daemon", "namesocketd")
+        proc = host.start(f"gateway-{side}", [daemon, option, route], env)
+        wait_for(f"the {side}'s gateway", lambda: "ready" in proc.stderr())
+        return proc
+
+    def start_server(self, name="server"):
+        proc = self.rig.tage.start(name, [self.traffic, "serve", self.SERVE, "-f", self.server_form, *self.common], {})
+        proc.wait_line("listening")
+        self.gateway(self.rig.tage, "server", "--accept", f"{PORT}:127.0.0.1:{self.SERVE}")
+        return proc
+
+    def start_client(self):
+        self.gateway(self.rig.troels, "client", "--forward", f"{self.FORWARD}:tage:{PORT}")
+        return self.rig.troels.start(
+            "client", [self.traffic, "run", "127.0.0.1", self.FORWARD, *self.client_args], {})
+
+
+__all__ = ["Pair", "GatewayPair", "Wrong", "Deadline", "PORT", "FORMS", "MODES", "ESTABLISHED", "SUSPENDED", "RESUMED", "DEMOTED",
            "shim_env"]

@@ -1,0 +1,161 @@
+#include "daemon/relay.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+
+/* Held for each direction: what was read and is not yet written. */
+#define DIRECTION_BYTES (128 * 1024)
+
+/* From one connection to the other. */
+struct direction {
+    struct relay *relay;
+    uv_tcp_t *from, *to;
+    uv_write_t write;
+    uv_shutdown_t shutdown;
+    bool ended; /* the end of the stream has been passed on */
+    char bytes[DIRECTION_BYTES];
+};
+
+/* Freed with its last request: libuv answers each, at the latest when its handle is closed. */
+struct relay {
+    struct direction directions[2];
+    bool closing;
+    int open; /* handles */
+};
+
+/* ---- the end ---- */
+
+static void on_discarded(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+void ns_relay_discard(uv_tcp_t *tcp)
+{
+    uv_close((uv_handle_t *)tcp, on_discarded);
+}
+
+static void close_by_reset(uv_tcp_t *tcp, uv_close_cb closed)
+{
+    /* libuv resets no connection whose FIN it has sent or is to send: then an ordinary close has to do. */
+    if (uv_tcp_close_reset(tcp, closed) < 0)
+        uv_close((uv_handle_t *)tcp, closed);
+}
+
+void ns_relay_reset(uv_tcp_t *tcp)
+{
+    close_by_reset(tcp, on_discarded);
+}
+
+/* libuv answers a closed handle's requests before it calls this. */
+static void on_closed(uv_handle_t *handle)
+{
+    struct relay *relay = ((struct direction *)handle->data)->relay;
+
+    free(handle);
+    if (--relay->open == 0)
+        free(relay);
+}
+
+static void finish(struct relay *relay, bool reset)
+{
+    if (relay->closing)
+        return;
+    relay->closing = true;
+    for (int i = 0; i < 2; i++) {
+        uv_tcp_t *tcp = relay->directions[i].from;
+
+        if (reset)
+            close_by_reset(tcp, on_closed);
+        else
+            uv_close((uv_handle_t *)tcp, on_closed);
+    }
+}
+
+/* ---- the stream ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct direction *d = handle->data;
+
+    *buf = uv_buf_init(d->bytes, sizeof(d->bytes));
+}
+
+static void on_shutdown(uv_shutdown_t *request, int status)
+{
+    struct direction *d = request->data;
+    struct relay *relay = d->relay;
+
+    d->ended = true;
+    if (status < 0)
+        finish(relay, true);
+    else if (relay->directions[0].ended && relay->directions[1].ended)
+        finish(relay, false);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
+
+static void on_written(uv_write_t *request, int status)
+{
+    struct direction *d = request->data;
+
+    if (d->relay->closing)
+        return;
+    if (status < 0 || uv_read_start((uv_stream_t *)d->from, on_alloc, on_read) < 0)
+        finish(d->relay, true);
+}
+
+/* Nothing is read before what was read has been taken: so each peer feels the other's pace. */
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct direction *d = stream->data;
+    uv_buf_t out;
+    int r = 0;
+
+    if (n == 0)
+        return;
+    if (n > 0) {
+        uv_read_stop(stream);
+        out = uv_buf_init(buf->base, (unsigned)n);
+        r = uv_write(&d->write, (uv_stream_t *)d->to, &out, 1, on_written);
+    } else if (n == UV_EOF) {
+        uv_read_stop(stream);
+        r = uv_shutdown(&d->shutdown, (uv_stream_t *)d->to, on_shutdown);
+    } else {
+        r = (int)n;
+    }
+    if (r < 0)
+        finish(d->relay, true);
+}
+
+static void init_direction(struct relay *relay, int i, uv_tcp_t *from, uv_tcp_t *to)
+{
+    struct direction *d = &relay->directions[i];
+
+    d->relay = relay;
+    d->from = from;
+    d->to = to;
+    d->ended = false;
+    d->write.data = d->shutdown.data = d;
+    from->data = d;
+    /* Small writes pass on as they come. */
+    uv_tcp_nodelay(from, 1);
+}
+
+void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b)
+{
+    struct relay *relay = malloc(sizeof(*relay));
+
+    if (!relay) {
+        ns_relay_reset(a);
+        ns_relay_reset(b);
+        return;
+    }
+    relay->closing = false;
+    relay->open = 2;
+    init_direction(relay, 0, a, b);
+    init_direction(relay, 1, b, a);
+    if (uv_read_start((uv_stream_t *)a, on_alloc, on_read) < 0 ||
+        uv_read_start((uv_stream_t *)b, on_alloc, on_read) < 0)
+        finish(relay, true);
+}

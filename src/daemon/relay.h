@@ -1,0 +1,27 @@
+/*
+ * A relay: two TCP connections, each getting what the other one sends, with the
+ * ends of both streams kept apart (half-close) and a failure of one passed on as
+ * a reset of the other.
+ *
+ * Everything here belongs to the loop's thread. No call blocks.
+ */
+#ifndef NS_DAEMON_RELAY_H
+#define NS_DAEMON_RELAY_H
+
+#include <uv.h>
+
+/*
+ * Relays between two connected handles, from malloc and without data of their
+ * own: they are the relay's now, which closes and frees them. It ends by itself:
+ * in order when both streams have ended, by reset of both when one fails (or at
+ * once, when there is no memory for it).
+ */
+void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b);
+
+/* Closes a connected handle from malloc by reset (where libuv can), and frees it. */
+void ns_relay_reset(uv_tcp_t *tcp);
+
+/* Closes a handle from malloc, and frees it. */
+void ns_relay_discard(uv_tcp_t *tcp);
+
+#endif
