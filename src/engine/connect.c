@@ -61,19 +61,22 @@ bool ns_client_established(struct ns_sock *s, int fd)
     return true;
 }
 
+/* Linux says once that a connection stands which connect(2) did not wait for, and
+ * EISCONN from then on. The kernel's own note of that went with the first socket. */
 static int again(struct ns_sock *s, int fd, const struct sockaddr *addr, socklen_t len)
 {
-    if (ns_sock_state(s) != NS_CONNECTING)
+    enum ns_state state = ns_sock_state(s);
+    if (!addr || len < sizeof(sa_family_t))
         return NS_NOT_OURS;
+    if (state == NS_CONNECTED || state == NS_SUSPENDED || state == NS_FAILED)
+        return __atomic_exchange_n(&s->connect_owed, false, __ATOMIC_RELAXED) ? 0 : -EISCONN;
     int r = libc_connect(fd, addr, len);
-    if (r == 0 || r == -EISCONN)
+    if (r != 0 && r != -EISCONN)
+        return r;
+    __atomic_store_n(&s->connect_owed, false, __ATOMIC_RELAXED);
+    if (state == NS_CONNECTING)
         ns_client_established(s, fd);
     return r;
-}
-
-static void disconnect(struct ns_sock *s)
-{
-    ns_sock_demote(s, "the application disconnected it");
 }
 
 void ns_client_begin(int fd, const struct ns_address *to, uint16_t port, const char *name, int result)
@@ -93,6 +96,7 @@ void ns_client_begin(int fd, const struct ns_address *to, uint16_t port, const c
     s->pair.destination = *to;
     s->port = port;
     strncpy(s->name, name, sizeof s->name - 1);
+    s->connect_owed = result != 0;
     if (result == 0)
         established(s, fd);
 }
@@ -103,7 +107,7 @@ int ns_connect(int fd, const struct sockaddr *addr, socklen_t len)
     uint16_t port;
     struct ns_sock *s = ns_sock_at(fd);
     if (s && len >= sizeof(sa_family_t) && addr && addr->sa_family == AF_UNSPEC) {
-        disconnect(s);
+        ns_sock_disconnect(s);
         return NS_NOT_OURS;
     }
     if (s)

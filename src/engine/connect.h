@@ -26,7 +26,5 @@ void ns_offer_all(void);
 /* For ns_block: writes can go on. */
 bool ns_sock_writable_state(const struct ns_sock *s);
 
-/* The inbox has been read to its end: nothing stands in for it any more. No lock held. */
-void ns_sock_inbox_empty(struct ns_sock *s);
 
 #endif

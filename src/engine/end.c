@@ -1,6 +1,7 @@
 #include "engine/end.h"
 
 #include "engine/engine.h"
+#include "engine/inbox.h"
 #include "engine/internal.h"
 #include "engine/resume.h"
 #include "engine/serve.h"
@@ -102,6 +103,45 @@ void ns_sock_demote(struct ns_sock *s, const char *why)
     }
     if (now)
         ns_sock_forget(s);
+}
+
+/* ---- dissolved by the application ---- */
+
+/* The helper may be stopping the very socket that is to be connected again; it
+ * takes a second at most. Table held. */
+static void await_helper(struct ns_sock *s, struct ns_hold *hold)
+{
+    while (s->retiring && s->o.fds > 0) {
+        ns_table_unhold(hold);
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 100000 }, NULL);
+        ns_table_hold(hold);
+    }
+}
+
+void ns_sock_disconnect(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    await_helper(s, &hold);
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    bool told = ns_session_protected(&s->session);
+    if (!ns_sock_event(s, s->session.state == NS_ASKING ? NS_EVENT_ANSWER_NO : NS_EVENT_DEMOTED))
+        ns_sock_event(s, NS_EVENT_GAVE_UP);
+    if (s->o.fd >= 0) {
+        restore_keepalive(s);
+        ns_inbox_drop(s, s->o.fd, ns_ring_used(&s->inbox));
+        if (s->retired)
+            ns_swap_start_reception(s->o.fd);
+        ns_watch_resume(&s->o);
+    }
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+    ns_sock_forget(s);
+    ns_table_unhold(&hold);
+    if (told)
+        ns_info("session ended: the application has disconnected it");
+    ns_slots_wake();
 }
 
 /* ---- given up ---- */

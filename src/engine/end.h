@@ -22,7 +22,9 @@
  *                           v                        | way: exhume
  *                         freed <--------------------+
  *
- * With FAILED the descriptors stay in the table until they are closed: only the
+ * connect(2) with AF_UNSPEC makes any state PLAIN or FAILED, and forgets it at once.
+ *
+ * Otherwise, with FAILED the descriptors stay in the table until they are closed: only the
  * table knows the error that the application is to get.
  */
 #ifndef NS_ENGINE_END_H
@@ -33,6 +35,10 @@
 /* Makes it plain TCP, if it is on a working connection; with a line in the log.
  * The table entries go. No lock held. */
 void ns_sock_demote(struct ns_sock *s, const char *why);
+
+/* The application dissolves the connection by connect(2) with AF_UNSPEC: nothing
+ * is delivered or read any more. The caller does the real call. No lock held. */
+void ns_sock_disconnect(struct ns_sock *s);
 
 /* After it became NS_PLAIN: the table entries go, so that the next call is a
  * plain one. No lock held. */

@@ -1,8 +1,11 @@
 /* What the application may ask of a session's socket, and set on it. */
 #include "engine/connect.h"
 #include "engine/engine.h"
+#include "engine/inbox.h"
 #include "engine/sock.h"
+#include "engine/swap.h"
 #include "engine/sys.h"
+#include "engine/watch.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -27,15 +30,29 @@ static struct ns_sock *moved(int fd)
     return s && (s->resumed || ns_sock_state(s) == NS_SUSPENDED) ? s : NULL;
 }
 
+/* What a dead connection still knows, before it is given up. */
+static void learn_ends(struct ns_sock *s, int fd)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (ns_sock_at(fd) == s && !s->retired && !s->resumed)
+        ns_swap_learn_ends(s, fd);
+    ns_table_unhold(&hold);
+}
+
 int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
     struct ns_sock *s = moved(fd);
+    if (s)
+        learn_ends(s, fd);
     return s && s->local.length ? tell(&s->local, addr, len) : NS_NOT_OURS;
 }
 
 int ns_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
     struct ns_sock *s = moved(fd);
+    if (s)
+        learn_ends(s, fd);
     return s && s->peer.length ? tell(&s->peer, addr, len) : NS_NOT_OURS;
 }
 
@@ -100,15 +117,39 @@ int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
         return NS_NOT_OURS;
     if (level == SOL_SOCKET && name == SO_ERROR)
         return error_of(s, fd, value, len);
+    int mark = __atomic_load_n(&s->low_water, __ATOMIC_RELAXED);
+    if (level == SOL_SOCKET && name == SO_RCVLOWAT && mark)
+        return give_int(value, len, mark);
     int *kept = keepalive_field(s, level, name);
     if (kept && __atomic_load_n(&s->keepalive_ours, __ATOMIC_SEQ_CST))
         return give_int(value, len, *kept);
     return NS_NOT_OURS;
 }
 
+/* The mark is for what is unread altogether; the kernel knows of a part. */
+static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t len)
+{
+    struct ns_hold hold;
+    int r = NS_NOT_OURS, v;
+    ns_table_hold(&hold);
+    ns_lock(&s->rx);
+    if (ns_sock_at(fd) == s && ns_sock_inbox_filled(s) && len >= sizeof v && value) {
+        memcpy(&v, value, sizeof v);
+        __atomic_store_n(&s->low_water, v < 0 ? INT_MAX : v ? v : 1, __ATOMIC_RELAXED); /* socket(7) */
+        ns_inbox_mark(s, fd);
+        ns_watch_stand_in(&s->o, ns_inbox_readable(s));
+        r = 0;
+    }
+    ns_unlock(&s->rx);
+    ns_table_unhold(&hold);
+    return r;
+}
+
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct ns_sock *s = ns_sock_at(fd);
+    if (s && level == SOL_SOCKET && name == SO_RCVLOWAT && ns_sock_inbox_filled(s))
+        return set_low_water(s, fd, value, len);
     int *kept = s ? keepalive_field(s, level, name) : NULL;
     if (!kept || !__atomic_load_n(&s->keepalive_ours, __ATOMIC_SEQ_CST))
         return NS_NOT_OURS;

@@ -10,12 +10,13 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
+#include "engine/inbox.h"
 #include "engine/ledger.h"
 #include "engine/libc.h"
 #include "engine/sys.h"
 
 #include <limits.h>
-#include <string.h>
+#include <sys/ioctl.h>
 
 struct in {
     struct msghdr *msg; /* recvmsg: also for ancillary data; else NULL */
@@ -23,10 +24,15 @@ struct in {
     size_t len;         /* of all */
     size_t done;        /* with MSG_WAITALL: so far */
     int flags;
-    bool inbox_emptied;
+    int error;    /* what the connection said behind the inbox */
+    bool lowered; /* the inbox has become less than readable */
+    bool enough;  /* no more is waited for: what is here is the answer */
 };
 
-#define RETRY ((ssize_t)INT_MIN + 1)
+#define PIECES 64 /* buffers that one read fills behind an inbox, or after a part */
+
+#define RETRY      ((ssize_t)INT_MIN + 1)
+#define TOO_LITTLE ((ssize_t)INT_MIN + 2)
 
 /* Flags that read beside the stream: the kernel's business alone. */
 static bool beside_stream(int flags)
@@ -34,14 +40,41 @@ static bool beside_stream(int flags)
     return flags & (MSG_OOB | MSG_ERRQUEUE);
 }
 
+/* The caller's buffers from the byte after `skip`. Returns how many. */
+static size_t rest(const struct in *i, size_t skip, struct iovec out[PIECES])
+{
+    struct iovec one = { i->buf, i->len };
+    const struct iovec *from = i->msg ? i->msg->msg_iov : &one;
+    size_t count = i->msg ? i->msg->msg_iovlen : 1, n = 0;
+    for (size_t k = 0; k < count && n < PIECES; k++) {
+        if (skip >= from[k].iov_len) {
+            skip -= from[k].iov_len;
+            continue;
+        }
+        out[n++] = (struct iovec){ (char *)from[k].iov_base + skip, from[k].iov_len - skip };
+        skip = 0;
+    }
+    return n;
+}
+
+/* Where a part has come before: into what is left of the buffers. */
+static __attribute__((noinline)) ssize_t libc_recv_rest(int fd, struct in *i)
+{
+    struct iovec iov[PIECES];
+    struct msghdr m = { .msg_iov = iov, .msg_iovlen = rest(i, i->done, iov) };
+    return ns_libc.recvmsg(fd, &m, i->flags);
+}
+
 static ssize_t libc_recv(int fd, struct in *i)
 {
     int saved = errno;
     ssize_t n;
-    if (i->msg && i->done == 0)
+    if (i->done > 0)
+        n = libc_recv_rest(fd, i);
+    else if (i->msg)
         n = ns_libc.recvmsg(fd, i->msg, i->flags);
     else
-        n = ns_libc.recv(fd, (char *)i->buf + i->done, i->len - i->done, i->flags);
+        n = ns_libc.recv(fd, i->buf, i->len, i->flags);
     if (n < 0) {
         n = -errno;
         errno = saved;
@@ -52,7 +85,7 @@ static ssize_t libc_recv(int fd, struct in *i)
 static bool rx_blocked(const struct ns_sock *s)
 {
     enum ns_state state = ns_sock_state(s);
-    return state == NS_SUSPENDED || (state == NS_CONNECTED && !__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
+    return (state == NS_SUSPENDED && !__atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST)) || (state == NS_CONNECTED && !__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
                                      !ns_sock_inbox_filled(s));
 }
 
@@ -86,7 +119,7 @@ static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
     ns_sock_touch(s);
     if (n > 0) {
         /* MSG_WAITALL ends early when the connection is being replaced. */
-        if (__builtin_expect((i->flags & MSG_WAITALL) && !i->msg && !(i->flags & MSG_PEEK) &&
+        if (__builtin_expect((i->flags & MSG_WAITALL) && !(i->flags & MSG_PEEK) &&
                                  i->done + (size_t)n < i->len && !same, 0)) {
             i->done += (size_t)n;
             return RETRY;
@@ -109,64 +142,69 @@ static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
     return n < 0 && i->done > 0 ? (ssize_t)i->done : n;
 }
 
-/* Copies from the inbox to the caller's buffers; rx held. */
-static size_t from_inbox(struct ns_sock *s, struct in *i)
+/* What the connection holds behind `skip` bytes that came from elsewhere; rx held. */
+static ssize_t from_socket(int fd, struct in *i, size_t skip)
 {
-    struct iovec src[2], one = { (char *)i->buf + i->done, i->len - i->done };
-    const struct iovec *dst = i->msg ? i->msg->msg_iov : &one;
-    size_t dsts = i->msg ? i->msg->msg_iovlen : 1, copied = 0, d = 0, used = 0;
-    int srcs = ns_ring_get(&s->inbox, s->inbox.tail, src);
-    for (int k = 0; k < srcs; k++) {
-        size_t at = 0;
-        while (at < src[k].iov_len && d < dsts) {
-            size_t n = src[k].iov_len - at, room = dst[d].iov_len - used;
-            if (n > room)
-                n = room;
-            memcpy((char *)dst[d].iov_base + used, (char *)src[k].iov_base + at, n);
-            at += n;
-            used += n;
-            copied += n;
-            if (used == dst[d].iov_len) {
-                d++;
-                used = 0;
-            }
-        }
-    }
-    if (i->msg) {
-        i->msg->msg_controllen = 0;
-        i->msg->msg_namelen = 0;
-        i->msg->msg_flags = 0;
-    }
-    return copied;
-}
-
-static ssize_t take_inbox(struct ns_sock *s, struct in *i)
-{
-    size_t n = from_inbox(s, i);
-    if (!(i->flags & MSG_PEEK)) {
-        ns_ring_trim(&s->inbox, s->inbox.tail + n);
-        if (ns_ring_used(&s->inbox) == 0) {
-            i->inbox_emptied = true;
-            __atomic_store_n(&s->inbox_filled, false, __ATOMIC_SEQ_CST);
-            __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
-            if (ns_sock_state(s) == NS_CONNECTED)
-                ns_sock_open_rx(s);
-        }
-    }
-    i->done += n;
-    bool more = (i->flags & MSG_WAITALL) && !(i->flags & MSG_PEEK) && !i->msg && i->done < i->len;
-    return more ? RETRY : (ssize_t)i->done;
+    struct iovec iov[PIECES];
+    struct msghdr m = { .msg_iov = iov, .msg_iovlen = rest(i, skip, iov) };
+    ssize_t n = m.msg_iovlen ? ns_sys_recvmsg(fd, &m, (i->flags & ~MSG_WAITALL) | MSG_DONTWAIT) : 0;
+    if (n < 0 && ns_error_is_loss((int)n))
+        i->error = (int)n;
+    return n > 0 ? n : 0;
 }
 
 /* What a suspended session's dead connection still holds is the application's
  * now, as it would be with plain TCP; rx held. */
 static ssize_t from_dead(int fd, struct in *i)
 {
-    int flags = i->flags | MSG_DONTWAIT;
-    ssize_t n = i->msg && i->done == 0
-                    ? ns_sys_recvmsg(fd, i->msg, flags)
-                    : ns_sys_recv(fd, (char *)i->buf + i->done, i->len - i->done, flags);
+    ssize_t n = from_socket(fd, i, i->done);
+    i->error = 0;
     return n > 0 ? (ssize_t)i->done + n : 0;
+}
+
+/* The inbox, and what is behind it on the connection; rx held. */
+static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
+{
+    struct iovec to[PIECES];
+    size_t held = ns_ring_used(&s->inbox), room = i->len - i->done;
+    size_t n = held < room ? held : room;
+    bool peek = i->flags & MSG_PEEK;
+    if (!(i->flags & MSG_TRUNC)) /* tcp(7): they are discarded, the buffer is not looked at */
+        n = ns_inbox_copy(s, to, rest(i, i->done, to));
+    if (n == held && n < room && !s->retired)
+        n += (size_t)from_socket(fd, i, i->done + n);
+    if (!peek)
+        i->lowered = ns_inbox_drop(s, fd, n < held ? n : held);
+    if (i->msg) {
+        i->msg->msg_controllen = 0;
+        i->msg->msg_namelen = 0;
+        i->msg->msg_flags = 0;
+    }
+    i->done += n;
+    bool more = (i->flags & MSG_WAITALL) && !peek && !i->enough && i->done < i->len;
+    return more ? RETRY : (ssize_t)i->done;
+}
+
+/* How much has to be there before a blocking read returns it (tcp_recvmsg, sock_rcvlowat). */
+static size_t target(const struct ns_sock *s, const struct in *i)
+{
+    size_t mark = s->low_water > 0 ? (size_t)s->low_water : 1;
+    if ((i->flags & MSG_WAITALL) && (i->flags & MSG_PEEK))
+        return i->len;
+    return mark < i->len ? mark : i->len;
+}
+
+/* Whether the read waits for more than there is; the kernel is told for how much. rx held. */
+static bool too_little(struct ns_sock *s, int fd, struct in *i)
+{
+    int unread = 0;
+    size_t held = ns_ring_used(&s->inbox), want = target(s, i);
+    if (held >= want || i->enough || !ns_session_protected(&s->session) || ns_nonblocking(fd, i->flags))
+        return false;
+    if (!s->retired && (ns_sys_ioctl(fd, FIONREAD, &unread) < 0 || held + (size_t)unread >= want))
+        return false;
+    ns_inbox_expect(s, fd, want);
+    return true;
 }
 
 static ssize_t failed(struct ns_sock *s, int fd, struct in *i)
@@ -185,11 +223,11 @@ static ssize_t look(struct ns_sock *s, int fd, struct in *i, enum ns_first *firs
         return RETRY;
     }
     if (ns_ring_used(&s->inbox) > 0)
-        return take_inbox(s, i);
+        return too_little(s, fd, i) ? TOO_LITTLE : take_inbox(s, fd, i);
     switch (state) {
     case NS_SUSPENDED: {
         ssize_t n = s->retired ? 0 : from_dead(fd, i);
-        return n > 0 ? n : -EAGAIN;
+        return n > 0 || __atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST) ? n : -EAGAIN;
     }
     case NS_FAILED:
         return failed(s, fd, i);
@@ -222,18 +260,49 @@ static ssize_t await_first(struct ns_sock *s, int fd, struct in *i, enum ns_firs
     return n;
 }
 
+static bool inbox_waits(const struct ns_sock *s)
+{
+    return ns_sock_inbox_filled(s);
+}
+
+/* There are bytes, but fewer than the read wants: until more come, or none will. */
+static ssize_t await_more(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
+{
+    sigset_t saved;
+    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    bool connected = ns_sock_state(s) == NS_CONNECTED;
+    int err = ns_block(s, slot, fd, connected ? POLLIN : 0, ns_timeout_at(fd, SO_RCVTIMEO), inbox_waits);
+    ns_lock_quiet(&s->rx, &saved);
+    if (ns_sock_at(fd) == s)
+        ns_inbox_mark(s, fd);
+    ns_unlock_quiet(&s->rx, &saved);
+    bool same = connected && __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
+    struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+    /* Time is up, or the end of the stream has come. */
+    i->enough = err == -EAGAIN || (same && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 1);
+    return err < 0 && err != -EAGAIN ? err : RETRY;
+}
+
 static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
 {
     sigset_t saved;
     enum ns_first first = NS_FIRST_KNOWN;
     ns_lock_quiet(&s->rx, &saved);
+    uint32_t generation = s->generation;
     ssize_t n = ns_sock_at(fd) == s ? look(s, fd, i, &first) : RETRY;
     ns_unlock_quiet(&s->rx, &saved);
 
-    if (i->inbox_emptied) {
-        i->inbox_emptied = false;
-        ns_sock_inbox_empty(s);
+    if (i->lowered) {
+        i->lowered = false;
+        ns_inbox_lowered(s);
     }
+    if (i->error) {
+        int error = i->error;
+        i->error = 0;
+        ns_sock_lost(s, generation, error);
+    }
+    if (n == TOO_LITTLE)
+        return await_more(s, slot, fd, i);
     if (first == NS_FIRST_NOTHING || first == NS_FIRST_PARTIAL)
         return await_first(s, fd, i, first);
     if (first == NS_FIRST_NEW)

@@ -205,6 +205,9 @@ static bool tx_blocked(const struct ns_sock *s)
 /* As far as one look takes it; tx held. */
 static ssize_t attempt(struct ns_sock *s, int fd, struct out *o)
 {
+    /* What the kernel would say on a connection that has our FIN. */
+    if (s->session.tx_ended && ns_session_protected(&s->session))
+        return -EPIPE;
     switch (s->session.state) {
     case NS_CONNECTED:
         return s->tx_open ? push(s, fd, o) : AGAIN_LATER;

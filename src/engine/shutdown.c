@@ -1,6 +1,62 @@
 /* shutdown(2): the end of one direction, by the application's wish. */
 #include "engine/end.h"
 #include "engine/sys.h"
+#include "engine/watch.h"
+
+/* On a connection that takes it; the next one is told when it is put in place. tx held. */
+static int on_connection(struct ns_sock *s, int fd, int how)
+{
+    int r = ns_sys_shutdown(fd, how);
+    if (r == 0 && how != SHUT_WR)
+        __atomic_store_n(&s->rx_shut, true, __ATOMIC_SEQ_CST);
+    if (how == SHUT_RD)
+        return r;
+    s->fin_queued |= r == 0;
+    __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
+    return r;
+}
+
+/* There is no connection, or what is before the end is not in it yet. tx held. */
+static int noted(struct ns_sock *s, int fd, int how)
+{
+    if (how != SHUT_WR) {
+        __atomic_store_n(&s->rx_shut, true, __ATOMIC_SEQ_CST);
+        if (s->session.state == NS_CONNECTED)
+            ns_sys_shutdown(fd, SHUT_RD);
+    }
+    if (how != SHUT_RD)
+        __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+/* tx held. *forget: it has become plain TCP. */
+static int shut(struct ns_sock *s, int fd, int how, bool *forget)
+{
+    enum ns_state state = s->session.state;
+    if (state == NS_AWAITING || (state == NS_CONNECTED && s->tx_open))
+        return on_connection(s, fd, how);
+    if (ns_session_protected(&s->session))
+        return noted(s, fd, how);
+    if (how == SHUT_RD)
+        return NS_NOT_OURS;
+    /* Nothing was written, nothing will be. */
+    if (state == NS_ASKING || state == NS_CONNECTING)
+        *forget = ns_sock_event(s, NS_EVENT_ANSWER_NO);
+    else if (state == NS_OFFERING)
+        *forget = ns_sock_event(s, NS_EVENT_DEMOTED);
+    return NS_NOT_OURS;
+}
+
+/* Whoever waits for a suspended session has something to read now: the end. */
+static void tell_waiting(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (ns_sock_state(s) == NS_SUSPENDED && s->rx_shut)
+        ns_watch_stand_in(&s->o, true);
+    ns_table_unhold(&hold);
+    ns_slots_wake();
+}
 
 int ns_shutdown(int fd, int how)
 {
@@ -12,30 +68,11 @@ int ns_shutdown(int fd, int how)
     bool forget = false;
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
-    enum ns_state state = s->session.state;
-    if (ns_sock_at(fd) == s && how != SHUT_RD) {
-        if (state == NS_ASKING || state == NS_CONNECTING) {
-            /* Nothing was written, nothing will be. */
-            forget = ns_sock_event(s, NS_EVENT_ANSWER_NO);
-        } else if (state == NS_CONNECTED && s->tx_open) {
-            r = ns_sys_shutdown(fd, how);
-            s->fin_queued |= r == 0;
-            __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
-        } else if (ns_session_protected(&s->session)) {
-            /* The end goes out after the last byte, once there is a connection. */
-            __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
-            r = 0;
-        } else if (state == NS_OFFERING) {
-            forget = ns_sock_event(s, NS_EVENT_DEMOTED);
-        } else if (state == NS_AWAITING) {
-            r = ns_sys_shutdown(fd, how);
-            s->fin_queued |= r == 0;
-            __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
-        }
-    }
+    if (ns_sock_at(fd) == s)
+        r = shut(s, fd, how, &forget);
     ns_unlock_quiet(&s->tx, &saved);
     if (ns_sock_state(s) == NS_SUSPENDED)
-        ns_slots_wake();
+        tell_waiting(s);
     if (forget)
         ns_sock_forget(s);
     ns_slot_leave(slot);

@@ -80,12 +80,16 @@ struct ns_sock {
     bool resumed;        /* addresses may differ from what the application saw; table */
     struct ns_ring inbox; /* drained from the connection before; rx */
     bool inbox_filled;    /* it holds something; rx, atomic */
+    int low_water;        /* the application's SO_RCVLOWAT while the socket has another because of it, else 0; rx, atomic */
     uint64_t tx_urgent;   /* 1 + the offset of the last urgent byte sent (RFC 6093), 0 for none; tx */
     int rx_urgent;        /* 256 + an urgent byte that came on the connection before, 0 for none; atomic */
     uint64_t received;   /* receive offset while there is no connection to ask; tx */
+    bool rx_shut;        /* the application has shut its reading side down; tx, atomic */
     bool rx_ended;       /* FIN has been seen; atomic */
     bool fin_queued;     /* our FIN is in the kernel's hands, on the connection in use; tx */
     bool retired;        /* the connection under the descriptors was given up; tx */
+    bool retiring;       /* the helper is about it; table */
+    bool connect_owed;   /* connect(2) has not said yet that it stands; atomic */
     int error;           /* what the kernel said when the connection died; tx */
     int failure;         /* SO_ERROR to be reported once after NS_FAILED; atomic */
 
@@ -209,9 +213,6 @@ bool ns_sock_faithful(struct ns_sock *s, int fd);
 /* It has just become NS_CONNECTED for the first time: can be found by a RESUME,
  * and the helper watches over it. No lock held. */
 void ns_sock_born(struct ns_sock *s);
-
-/* Opens the fast path for reads, once the inbox is empty; rx held. */
-void ns_sock_open_rx(struct ns_sock *s);
 
 static inline enum ns_state ns_sock_state(const struct ns_sock *s)
 {

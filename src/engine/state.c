@@ -114,11 +114,3 @@ void ns_sock_born(struct ns_sock *s)
     ns_sock_touch(s);
     ns_info("session established on descriptor %d", s->o.fd);
 }
-
-void ns_sock_open_rx(struct ns_sock *s)
-{
-    if (s->rx_open || ns_ring_used(&s->inbox) > 0)
-        return;
-    ns_ring_release(&s->inbox);
-    __atomic_store_n(&s->rx_open, true, __ATOMIC_SEQ_CST);
-}

@@ -1,7 +1,7 @@
 #include "engine/swap.h"
 
 #include "engine/engine.h"
-#include "engine/connect.h"
+#include "engine/inbox.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/sockopts.h"
@@ -15,7 +15,6 @@
 #include <sys/ioctl.h>
 
 #define READERS_MS  1000       /* how long a thread may take to leave a read */
-#define INBOX_LIMIT (64 << 20) /* more than tcp_rmem lets a socket hold */
 #define PIECE       65536
 
 /* ---- giving the old connection up ---- */
@@ -38,6 +37,12 @@ void ns_swap_stop_reception(int fd)
     struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
     struct sock_fprog program = { .len = 1, .filter = &drop };
     ns_sys_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+void ns_swap_start_reception(int fd)
+{
+    int unused = 0;
+    ns_sys_setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused);
 }
 
 static bool readers_left(struct ns_sock *s, int fd)
@@ -71,15 +76,9 @@ static int drain(struct ns_sock *s, int fd, bool *error_seen)
             *error_seen |= n < 0 && n != -EAGAIN && n != -ENOTCONN;
             return 0;
         }
-        int err = ns_ring_reserve(&s->inbox, (size_t)n, INBOX_LIMIT);
+        int err = ns_inbox_put(s, buf, (size_t)n);
         if (err)
             return err;
-        if (ns_ring_used(&s->inbox) == 0) {
-            __atomic_fetch_add(&ns_count_special, 1, __ATOMIC_SEQ_CST);
-            ns_watch_stand_in(&s->o, true);
-        }
-        ns_ring_put(&s->inbox, buf, (size_t)n);
-        __atomic_store_n(&s->inbox_filled, true, __ATOMIC_SEQ_CST);
     }
 }
 
@@ -110,29 +109,25 @@ static int drain_and_count(struct ns_sock *s, int fd, struct ns_ledger *l)
     return 0;
 }
 
-void ns_sock_inbox_empty(struct ns_sock *s)
-{
-    struct ns_hold hold;
-    ns_table_hold(&hold);
-    if (!ns_sock_inbox_filled(s))
-        ns_watch_stand_in(&s->o, false);
-    ns_table_unhold(&hold);
-}
-
-static void suspend(struct ns_sock *s)
+/* Suspends it, if it can go on elsewhere: whoever made it plain, or wrote around
+ * it, was here before. tx not held. */
+static bool suspend(struct ns_sock *s, int fd)
 {
     ns_lock(&s->tx);
-    ns_sock_event(s, NS_EVENT_LOST);
-    __atomic_store_n(&s->tx_open, false, __ATOMIC_SEQ_CST);
+    bool going_on = ns_session_protected(&s->session) && ns_sock_faithful(s, fd);
+    if (going_on) {
+        ns_sock_event(s, NS_EVENT_LOST);
+        __atomic_store_n(&s->tx_open, false, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&s->rx_open, false, __ATOMIC_SEQ_CST);
+    }
     ns_unlock(&s->tx);
-    __atomic_store_n(&s->rx_open, false, __ATOMIC_SEQ_CST);
+    return going_on;
 }
 
 static int retire(struct ns_sock *s, int fd)
 {
     struct ns_ledger l;
     struct ns_hold hold;
-    suspend(s);
     ns_swap_stop_reception(fd);
     ns_table_hold(&hold);
     ns_watch_suspend(&s->o);
@@ -149,6 +144,9 @@ static int retire(struct ns_sock *s, int fd)
     ns_table_hold(&hold);
     ns_lock(&s->rx);
     int err = drain_and_count(s, fd, &l);
+    ns_inbox_mark(s, fd);
+    if (ns_inbox_readable(s))
+        ns_watch_stand_in(&s->o, true);
     if (err == 0) {
         ns_lock(&s->tx);
         s->received = ns_carrier_received(&s->session.carrier, l.received, s->rx_ended);
@@ -167,32 +165,60 @@ void ns_swap_abort(int fd)
     ns_sys_connect(fd, &none, sizeof none);
 }
 
+static int peer_name(int fd, struct sockaddr *address, socklen_t *length)
+{
+    /* Unlike getpeername(2) it tells of a connection that has been reset, too; and
+     * does so only for a length that the address has (sock_getsockopt). */
+    *length = sizeof(struct sockaddr_in6);
+    int r = ns_sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, address, length);
+    if (r == 0)
+        return 0;
+    *length = sizeof(struct sockaddr_in);
+    return ns_sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, address, length);
+}
+
+void ns_swap_learn_ends(struct ns_sock *s, int fd)
+{
+    ns_name_learn(&s->local, fd, ns_sys_getsockname);
+    ns_name_learn(&s->peer, fd, peer_name);
+}
+
+/* Takes hold of the connection, so that nobody else ends it; -ESTALE when it is
+ * not to be given up. Returns a duplicate. */
+static int begin_retiring(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    int fd = own_duplicate(s);
+    if (fd >= 0 && suspend(s, fd)) {
+        s->retiring = true;
+        ns_swap_learn_ends(s, fd);
+    } else if (fd >= 0) {
+        ns_internal_close(fd);
+        fd = -ESTALE;
+    }
+    ns_table_unhold(&hold);
+    return fd;
+}
+
 int ns_swap_retire(struct ns_sock *s)
 {
     struct ns_hold hold;
     if (s->retired)
-        return 0;
+        return ns_sock_state(s) == NS_SUSPENDED ? 0 : -ESTALE;
     ns_swap_stop_replay(s);
-    ns_table_hold(&hold);
-    int fd = own_duplicate(s);
-    if (fd >= 0)
-        ns_name_learn(&s->local, fd, ns_sys_getsockname);
-    ns_table_unhold(&hold);
+    int fd = begin_retiring(s);
     if (fd < 0)
         return fd;
-    ns_lock(&s->tx);
-    bool faithful = ns_sock_faithful(s, fd);
-    ns_unlock(&s->tx);
-    if (!faithful) {
-        ns_internal_close(fd);
-        return -ESTALE;
-    }
     int err = retire(s, fd);
     /* RST, never FIN: the peer must not take this for the end of the stream.
      * And whoever sleeps in poll on the old socket wakes. */
     if (err == 0)
         ns_swap_abort(fd);
     ns_internal_close(fd);
+    ns_table_hold(&hold);
+    s->retiring = false;
+    ns_table_unhold(&hold);
     return err;
 }
 
@@ -340,7 +366,7 @@ static void replay_more(struct ns_source *source, uint32_t events, struct ns_tim
     ns_slots_wake();
 }
 
-static void open_up(struct ns_sock *s, const struct ns_pair *pair, bool alive)
+static void open_up(struct ns_sock *s, int fd, const struct ns_pair *pair, bool alive)
 {
     ns_lock(&s->rx);
     ns_lock(&s->tx);
@@ -352,6 +378,7 @@ static void open_up(struct ns_sock *s, const struct ns_pair *pair, bool alive)
     s->resumes++;
     ns_sock_event(s, NS_EVENT_RESUMED);
     ns_unlock(&s->tx);
+    ns_inbox_mark(s, fd);
     if (alive)
         ns_sock_open_rx(s);
     ns_unlock(&s->rx);
@@ -362,18 +389,25 @@ void ns_swap_install(struct ns_sock *s, int fd, const struct ns_pair *pair, stru
     struct ns_hold hold;
     uint64_t before = s->replayed;
     ns_table_hold(&hold);
+    if (ns_sock_state(s) != NS_SUSPENDED) { /* the application has ended it meanwhile */
+        ns_table_unhold(&hold);
+        ns_swap_abort(fd);
+        ns_internal_close(fd);
+        return;
+    }
     replace(s, fd);
     ns_lock(&s->tx);
     /* As much as fits goes before the application can look: in most cases all. */
     int err = replay_some(s, fd);
     bool all = err == 0;
     s->fin_queued = all && s->session.tx_ended && ns_sys_shutdown(fd, SHUT_WR) == 0;
+    if (s->rx_shut)
+        ns_sys_shutdown(fd, SHUT_RD);
     __atomic_store_n(&s->tx_open, all, __ATOMIC_SEQ_CST);
     ns_unlock(&s->tx);
-    open_up(s, pair, all || err == -EAGAIN);
+    open_up(s, fd, pair, all || err == -EAGAIN);
     ns_watch_resume(&s->o);
-    if (ns_sock_inbox_filled(s))
-        ns_watch_stand_in(&s->o, true);
+    ns_watch_stand_in(&s->o, ns_inbox_readable(s));
     if (!all && err != -EAGAIN)
         ns_sock_lost(s, s->generation, err);
     ns_table_unhold(&hold);

@@ -14,12 +14,19 @@
  * 0 (at once, when that was done before), or -EBUSY when a thread stays inside
  * a read, -ENOMEM, -EBADF: nothing was given up then, except that the
  * connection may have stopped receiving. -ESTALE: somebody wrote around the
- * ring; nothing was touched, and the session must not be resumed.
+ * ring, or it has ended meanwhile; nothing was touched, and the session must not
+ * be resumed.
  */
 int ns_swap_retire(struct ns_sock *s);
 
 /* No segment reaches the socket from here on, so none is acknowledged. */
 void ns_swap_stop_reception(int fd);
+/* A socket whose connection is gone can be connected again. */
+void ns_swap_start_reception(int fd);
+
+/* Notes what getsockname(2) and getpeername(2) are to say from now on: the ends of
+ * the session's first connection, which `fd` has; it may be dead. Table held. */
+void ns_swap_learn_ends(struct ns_sock *s, int fd);
 
 /* Ends a connection by RST. */
 void ns_swap_abort(int fd);

@@ -2,6 +2,7 @@
 #include "engine/connect.h"
 #include "engine/engine.h"
 #include "engine/first.h"
+#include "engine/inbox.h"
 #include "engine/ledger.h"
 #include "engine/libc.h"
 #include "engine/listener.h"
@@ -19,9 +20,12 @@ uint32_t ns_count_listeners;
 bool ns_ready_anyway(struct ns_sock *s, int fd)
 {
     int n = 0;
-    if (ns_sock_inbox_filled(s))
+    if (ns_inbox_readable(s))
         return true;
-    return ns_sock_state(s) == NS_SUSPENDED && !s->retired && ns_sys_ioctl(fd, SIOCINQ, &n) == 0 && n > 0;
+    if (ns_sock_state(s) != NS_SUSPENDED)
+        return false;
+    return __atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST) ||
+           (!s->retired && ns_sys_ioctl(fd, SIOCINQ, &n) == 0 && n > 0);
 }
 
 enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)

@@ -3,6 +3,7 @@
 #include "engine/connect.h"
 #include "engine/engine.h"
 #include "engine/first.h"
+#include "engine/inbox.h"
 #include "engine/internal.h"
 #include "engine/libc.h"
 #include "engine/listener.h"
@@ -222,7 +223,7 @@ static bool readable_anyway(struct ns_object *o)
 {
     if (o->kind == NS_KIND_LISTENER)
         return ((struct ns_listener *)o)->count > 0;
-    return o->kind == NS_KIND_SOCK && ns_sock_inbox_filled((struct ns_sock *)o);
+    return o->kind == NS_KIND_SOCK && ns_inbox_readable((struct ns_sock *)o);
 }
 
 static bool suspended(const struct ns_object *o)
@@ -354,6 +355,9 @@ static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t even
 {
     if (o->kind == NS_KIND_LISTENER)
         return (events & (EPOLLIN | EPOLLRDNORM)) && !ns_listener_ready((struct ns_listener *)o, fd) ? 0 : events;
+    /* What is readable all the same: an inbox, a reading side that was shut down. */
+    if (suspended(o) && ns_ready_anyway((struct ns_sock *)o, fd))
+        return events & (EPOLLIN | EPOLLRDNORM);
     /* poll's and epoll's bits have the same values (include/uapi/linux/eventpoll.h). */
     enum ns_readiness r = ns_ready_judge((struct ns_sock *)o, fd, (short)events);
     if (r == NS_READY_AS_TOLD)
