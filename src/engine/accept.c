@@ -5,7 +5,7 @@
 #include "engine/internal.h"
 #include "engine/libc.h"
 #include "engine/ready.h"
-#include "engine/serve.h"
+#include "engine/guest.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
@@ -14,6 +14,7 @@
 
 /* How long the helper leaves a waiting connection to the application. */
 #define TAKE_OVER_MS 2
+#define PUMP_MAX     64 /* connections taken in one go */
 #define FULL_MS      20 /* and looks again when the queue is full */
 
 enum verdict {
@@ -122,7 +123,8 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
 
 bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
 {
-    while (l->count < most) {
+    /* Strangers must not keep the table for as long as they keep coming. */
+    for (int i = 0; i < PUMP_MAX && l->count < most; i++) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
         if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 || !(p.revents & POLLIN))
             break;
@@ -279,7 +281,7 @@ void ns_listener_unwatch(struct ns_listener *l)
 
 void ns_listener_close(struct ns_listener *l)
 {
-    ns_serve_end_leases();
+    ns_guest_end_leases();
     ns_listener_unwatch(l);
     if (l->count > 0)
         __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);

@@ -2,13 +2,13 @@
 
 #include "engine/end.h"
 #include "engine/first.h"
-#include "engine/serve.h"
+#include "engine/hello.h"
 #include "engine/sys.h"
 
 void ns_pass_await_new(struct ns_sock *s, int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
-    bool answered = ns_serve_mute();
+    bool answered = ns_hello_mute();
     if (ns_first_settle(s, fd) && answered && ns_sys_ppoll(&p, 1, &(struct timespec){ 0, 100000000 }, NULL) == 1)
         ns_first_settle(s, fd);
 }

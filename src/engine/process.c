@@ -8,7 +8,7 @@
 #include "engine/names.h"
 #include "engine/pass.h"
 #include "engine/ready.h"
-#include "engine/serve.h"
+#include "engine/guest.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
@@ -29,7 +29,7 @@ static bool shared_with_child(struct ns_object *o)
 
 static void forget_listeners(void)
 {
-    ns_serve_end_leases();
+    ns_guest_end_leases();
     for (struct ns_object *o = ns_objects; o; o = o->next) {
         if (o->kind != NS_KIND_LISTENER || o->fd < 0)
             continue;
@@ -78,7 +78,7 @@ void ns_fork_child(void)
     ns_helper_fork_child();
     ns_slots_fork_child();
     ns_ask_fork_child();
-    ns_serve_fork_child();
+    ns_guest_fork_child();
     ns_engine_fork_child();
     ns_detect_fork_child();
     ns_names_fork_child();

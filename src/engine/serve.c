@@ -2,102 +2,31 @@
 
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/guest.h"
+#include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
-#include "engine/link.h"
 #include "engine/resume.h"
-#include "engine/shared.h"
 #include "engine/sock.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
 
 #include <errno.h>
-#include <net/if.h>
 #include <string.h>
 
-/*
- * Limits on what strangers may cost (docs/protocol.md). One guest is a few
- * hundred bytes; before it has proved who it is, it has two seconds.
- */
-#define GUESTS_MAX   256
-#define STRANGER_MS  2000
-#define PROVEN_MS    10000
-#define LEASES_MAX   128
-#define LOCALS_MAX   64
+#define STRANGER_MS   2000
+#define PROVEN_MS     10000
+#define EXCHANGES_MAX 16 /* about one session; above what a client tries at once */
 
-enum guest_state {
-    GUEST_FREE,
-    GUEST_STRANGER, /* nothing complete has been read */
-    GUEST_ANSWERED, /* RESUME_ACK is out, CONFIRM is awaited */
-    GUEST_SKIPPING, /* DONE is out; what we had already is being discarded */
-    GUEST_LEASE,    /* HELLO_ACK is out, the connection stands for this process */
-};
-
-static struct guest {
-    enum guest_state state;
-    struct ns_source source;
-    struct ns_timer timer;
-    struct ns_sock *sock;
-    struct ns_exchange exchange;
-    uint64_t skip; /* bytes still to be discarded */
-    size_t have;
-    uint8_t in[NS_PACKET_BYTES_MAX];
-} guests[GUESTS_MAX];
-
-static bool mute;              /* atomic */
-static int64_t last_answer_ns; /* atomic */
-static int leases;
-static struct ns_lock lease_lock;
-static int lease_fds[LEASES_MAX]; /* lease_lock */
-static int lease_fd_count;        /* lease_lock */
 static struct ns_log_limit refusals;
 
-static struct guest *of_source(struct ns_source *source)
+static struct ns_guest *of_source(struct ns_source *source)
 {
-    return (struct guest *)((char *)source - offsetof(struct guest, source));
+    return (struct ns_guest *)((char *)source - offsetof(struct ns_guest, source));
 }
 
-static void note_lease(int fd)
+static void dismiss(struct ns_guest *g)
 {
-    ns_lock(&lease_lock);
-    lease_fds[lease_fd_count++] = fd;
-    ns_unlock(&lease_lock);
-    leases++;
-}
-
-static void drop_lease(int fd)
-{
-    ns_lock(&lease_lock);
-    for (int i = 0; i < lease_fd_count; i++)
-        if (lease_fds[i] == fd) {
-            lease_fds[i] = lease_fds[--lease_fd_count];
-            break;
-        }
-    ns_unlock(&lease_lock);
-    leases--;
-}
-
-bool ns_serve_mute(void)
-{
-    int64_t answered = __atomic_load_n(&last_answer_ns, __ATOMIC_SEQ_CST);
-    if (!__atomic_exchange_n(&mute, true, __ATOMIC_SEQ_CST))
-        ns_serve_end_leases();
-    return answered && ns_now().ns - answered < 1000000000;
-}
-
-void ns_serve_end_leases(void)
-{
-    sigset_t saved;
-    ns_lock_quiet(&lease_lock, &saved);
-    for (int i = 0; i < lease_fd_count; i++)
-        ns_sys_shutdown(lease_fds[i], SHUT_WR);
-    ns_unlock_quiet(&lease_lock, &saved);
-}
-
-static void dismiss(struct guest *g)
-{
-    if (g->state == GUEST_LEASE)
-        drop_lease(g->source.fd);
     struct ns_sock *s = g->sock;
     if (s) {
         s->guests--;
@@ -105,16 +34,10 @@ static void dismiss(struct guest *g)
         ns_exchange_end(&g->exchange);
         ns_unlock(&s->tx);
     }
-    ns_timer_clear(&g->timer);
-    if (g->source.fd >= 0) {
-        ns_loop_remove(&g->source);
-        /* The client lives on it since its CONFIRM: FIN would end its stream. */
-        if (g->state == GUEST_SKIPPING)
-            ns_swap_abort(g->source.fd);
-        ns_internal_close(g->source.fd);
-    }
-    g->state = GUEST_FREE;
-    g->sock = NULL;
+    /* The client lives on it since its CONFIRM: FIN would end its stream. */
+    if (g->state == NS_GUEST_SKIPPING)
+        ns_swap_abort(g->source.fd);
+    ns_guest_free(g);
     /* If its old connection is given up already, the session waits for another. */
     if (s && !s->parked.set)
         ns_resume_suspended(s, ns_now());
@@ -122,7 +45,7 @@ static void dismiss(struct guest *g)
 
 static void expired(struct ns_timer *timer, struct ns_time now)
 {
-    dismiss((struct guest *)((char *)timer - offsetof(struct guest, timer)));
+    dismiss((struct ns_guest *)((char *)timer - offsetof(struct ns_guest, timer)));
 }
 
 static void complain(const char *what, struct ns_time now)
@@ -131,78 +54,14 @@ static void complain(const char *what, struct ns_time now)
         ns_info("refused: %s", what);
 }
 
-static bool send_whole(struct guest *g, const uint8_t *packet, size_t bytes)
+static bool send_whole(struct ns_guest *g, const uint8_t *packet, size_t bytes)
 {
     return ns_sys_send(g->source.fd, packet, bytes, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-/* ---- HELLO ---- */
-
-static void list_addresses(struct ns_hello_ack *ack)
-{
-    static struct ns_local locals[LOCALS_MAX];
-    ssize_t n = ns_link_addresses(locals, LOCALS_MAX);
-    for (ssize_t i = 0; i < n && ack->count < NS_HELLO_ADDRESSES; i++) {
-        const struct ns_local *l = &locals[i];
-        if (l->loopback || l->tentative || l->deprecated || !l->carrier || ns_scope_of(&l->address) <= NS_SCOPE_LINK)
-            continue;
-        struct ns_hello_address *a = &ack->addresses[ack->count++];
-        a->scope = (uint8_t)ns_scope_of(&l->address);
-        if (l->address.family == AF_INET6) {
-            a->family = 6;
-            memcpy(a->address, l->address.bytes, 16);
-        } else {
-            a->family = 4;
-            memset(a->address + 10, 0xff, 2);
-            memcpy(a->address + 12, l->address.bytes, 4);
-        }
-    }
-}
-
-static bool shared_port(const struct guest *g)
-{
-    struct ns_name name = { .length = 0 };
-    struct ns_address a;
-    uint16_t port;
-    if (!ns_name_learn(&name, g->source.fd, ns_sys_getsockname) ||
-        ns_address_from_sockaddr(&a, &port, (struct sockaddr *)&name.address, name.length) < 0 ||
-        !ns_port_shared(port))
-        return false;
-    ns_info("other sockets listen on port %d too: HELLO is not answered", port);
-    return true;
-}
-
-static void answer_hello(struct guest *g, struct ns_time now)
-{
-    uint8_t out[NS_PACKET_BYTES_MAX];
-    const struct ns_identity *own = ns_identity();
-    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || shared_port(g)) {
-        dismiss(g);
-        return;
-    }
-    struct ns_hello_ack ack = { .highest_version = 2,
-                                .park_s = (uint32_t)(ns_engine.policy.park_ms / 1000),
-                                .lease_s = leases < LEASES_MAX ? (uint32_t)(ns_engine.policy.lease_ms / 1000) : 0 };
-    memcpy(ack.instance, own->instance, sizeof ack.instance);
-    memcpy(ack.public_key, own->public_key, sizeof ack.public_key);
-    list_addresses(&ack);
-    size_t n = ns_wire_put_hello_ack(out, &ack);
-    __atomic_store_n(&last_answer_ns, now.ns, __ATOMIC_SEQ_CST);
-    ns_debug("answering HELLO with %d addresses", ack.count);
-    if (!send_whole(g, out, n) || ack.lease_s == 0) {
-        dismiss(g);
-        return;
-    }
-    note_lease(g->source.fd);
-    g->state = GUEST_LEASE;
-    /* The client has half-closed: only its death is an event now. */
-    ns_loop_change(&g->source, EPOLLET);
-    ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(ns_engine.policy.lease_ms)));
-}
-
 /* ---- RESUME ---- */
 
-static void refuse(struct guest *g, enum ns_refusal why, uint64_t epoch, struct ns_time now)
+static void refuse(struct ns_guest *g, enum ns_refusal why, uint64_t epoch, struct ns_time now)
 {
     uint8_t out[NS_PACKET_BYTES_RESUME_ACK];
     static const uint8_t nobody[16];
@@ -212,7 +71,17 @@ static void refuse(struct guest *g, enum ns_refusal why, uint64_t epoch, struct 
     dismiss(g);
 }
 
-static void got_resume(struct guest *g, struct ns_time now)
+/* The oldest exchange about a session goes when there are too many. */
+static void not_too_many(struct ns_sock *s)
+{
+    struct ns_guest *g = ns_guests;
+    while (g && (g->sock != s || g->state != NS_GUEST_ANSWERED))
+        g = g->next;
+    if (s->guests > EXCHANGES_MAX)
+        dismiss(g);
+}
+
+static void got_resume(struct ns_guest *g, struct ns_time now)
 {
     struct ns_resume p;
     uint8_t nonce[16], out[NS_PACKET_BYTES_RESUME_ACK];
@@ -242,13 +111,14 @@ static void got_resume(struct guest *g, struct ns_time now)
         return;
     }
     ns_debug("Got RESUME connection, epoch %llu; sending RESUME_ACK", (unsigned long long)p.epoch);
+    ns_guest_become(g, NS_GUEST_ANSWERED);
     g->sock = s;
     s->guests++;
     if (!send_whole(g, out, n)) {
         dismiss(g);
         return;
     }
-    g->state = GUEST_ANSWERED;
+    not_too_many(s);
     g->have = 0;
     ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(PROVEN_MS)));
 }
@@ -266,19 +136,17 @@ static void address_of(int fd, bool peer, struct ns_address *out)
 }
 
 /* The session lives on this connection now. */
-static void take_place(struct guest *g, struct ns_time now)
+static void take_place(struct ns_guest *g, struct ns_time now)
 {
     struct ns_sock *s = g->sock;
     struct ns_pair pair = { 0 };
     address_of(g->source.fd, false, &pair.source);
     address_of(g->source.fd, true, &pair.destination);
     ns_loop_remove(&g->source);
-    ns_timer_clear(&g->timer);
     int fd = g->source.fd;
     g->source.fd = -1;
     s->guests--;
-    g->sock = NULL;
-    g->state = GUEST_FREE;
+    ns_guest_free(g);
     ns_swap_install(s, fd, &pair, now);
     ns_resume_over(s, now);
     char own[64], client[64];
@@ -289,7 +157,7 @@ static void take_place(struct guest *g, struct ns_time now)
 }
 
 /* Discards what we had of the client's stream before it was sent again. */
-static void skip_more(struct guest *g, struct ns_time now)
+static void skip_more(struct ns_guest *g, struct ns_time now)
 {
     uint8_t gone[4096];
     while (g->skip > 0) {
@@ -308,7 +176,7 @@ static void skip_more(struct guest *g, struct ns_time now)
     take_place(g, now);
 }
 
-static void got_confirm(struct guest *g, struct ns_time now)
+static void got_confirm(struct ns_guest *g, struct ns_time now)
 {
     struct ns_sock *s = g->sock;
     uint8_t out[NS_PACKET_BYTES_DONE];
@@ -322,9 +190,11 @@ static void got_confirm(struct guest *g, struct ns_time now)
         return;
     }
     /* A connection that had its turn before may be half-way in. */
-    for (int i = 0; i < GUESTS_MAX; i++)
-        if (&guests[i] != g && guests[i].sock == s)
-            dismiss(&guests[i]);
+    for (struct ns_guest *other = ns_guests, *next; other; other = next) {
+        next = other->next;
+        if (other != g && other->sock == s)
+            dismiss(other);
+    }
     int err = ns_swap_retire(s);
     if (err < 0) {
         dismiss(g);
@@ -348,7 +218,7 @@ static void got_confirm(struct guest *g, struct ns_time now)
         dismiss(g);
         return;
     }
-    g->state = GUEST_SKIPPING;
+    ns_guest_become(g, NS_GUEST_SKIPPING);
     skip_more(g, now);
 }
 
@@ -378,7 +248,7 @@ static struct ns_sock *find_v1(const struct ns_v1_resume *p)
     return NULL;
 }
 
-static void got_resume_v1(struct guest *g, struct ns_time now)
+static void got_resume_v1(struct ns_guest *g, struct ns_time now)
 {
     struct ns_v1_resume p;
     uint8_t out[NS_V1_BYTES_RESUME_ACK];
@@ -418,7 +288,7 @@ static void got_resume_v1(struct guest *g, struct ns_time now)
 /* ---- reading ---- */
 
 /* Reads until `want` bytes are here. Returns 1, 0 (not yet), or -1 (dismissed). */
-static int fill(struct guest *g, size_t want)
+static int fill(struct ns_guest *g, size_t want)
 {
     while (g->have < want) {
         ssize_t n = ns_sys_recv(g->source.fd, g->in + g->have, want - g->have, MSG_DONTWAIT);
@@ -433,7 +303,7 @@ static int fill(struct guest *g, size_t want)
     return 1;
 }
 
-static bool is_hello(struct guest *g)
+static bool is_hello(struct ns_guest *g)
 {
     uint8_t byte = 0, two[2];
     if (ns_sys_recv(g->source.fd, &byte, 1, MSG_OOB | MSG_DONTWAIT) == 1)
@@ -444,10 +314,10 @@ static bool is_hello(struct guest *g)
     return n == 1 && two[0] == 'N' && (p.revents & POLLRDHUP);
 }
 
-static void read_stranger(struct guest *g, struct ns_time now)
+static void read_stranger(struct ns_guest *g, struct ns_time now)
 {
     if (g->have == 0 && is_hello(g)) {
-        answer_hello(g, now);
+        ns_hello_answer(g, now);
         return;
     }
     if (fill(g, NS_PACKET_BYTES_HEADER) <= 0)
@@ -469,61 +339,46 @@ static void read_stranger(struct guest *g, struct ns_time now)
 
 static void guest_event(struct ns_source *source, uint32_t events, struct ns_time now)
 {
-    struct guest *g = of_source(source);
+    struct ns_guest *g = of_source(source);
     switch (g->state) {
-    case GUEST_STRANGER:
+    case NS_GUEST_STRANGER:
         read_stranger(g, now);
         break;
-    case GUEST_ANSWERED:
+    case NS_GUEST_ANSWERED:
         if (fill(g, NS_PACKET_BYTES_CONFIRM) > 0)
             got_confirm(g, now);
         break;
-    case GUEST_SKIPPING:
+    case NS_GUEST_SKIPPING:
         skip_more(g, now);
         break;
-    case GUEST_LEASE:
+    case NS_GUEST_LEASE:
         if (events & (EPOLLERR | EPOLLHUP))
             dismiss(g);
         break;
-    case GUEST_FREE:
+    case NS_GUEST_FREE:
         break;
     }
 }
 
 void ns_serve_take(int fd, struct ns_time now)
 {
-    struct guest *g = NULL;
-    for (int i = 0; i < GUESTS_MAX && !g; i++)
-        if (guests[i].state == GUEST_FREE)
-            g = &guests[i];
-    if (!g) {
-        ns_internal_close(fd);
-        return;
-    }
     ns_sys_fcntl(fd, F_SETFL, O_NONBLOCK);
-    *g = (struct guest){ .state = GUEST_STRANGER,
-                         .source = { .fd = fd, .ready = guest_event },
-                         .timer = { .fire = expired } };
+    struct ns_guest *g = ns_guest_new(fd, guest_event, expired);
+    if (!g)
+        return;
     ns_loop_add(&g->source, EPOLLIN | EPOLLPRI);
     ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(STRANGER_MS)));
     read_stranger(g, now);
+    /* Only one that has to be waited for takes a place in the table. */
+    if (g->state == NS_GUEST_STRANGER)
+        ns_guest_count(g);
 }
 
 void ns_serve_forget(struct ns_sock *s)
 {
-    for (int i = 0; i < GUESTS_MAX && s->guests > 0; i++)
-        if (guests[i].sock == s)
-            dismiss(&guests[i]);
-}
-
-void ns_serve_fork_child(void)
-{
-    for (int i = 0; i < GUESTS_MAX; i++) {
-        if (guests[i].state != GUEST_FREE && guests[i].source.fd >= 0)
-            ns_internal_close(guests[i].source.fd);
-        guests[i].state = GUEST_FREE;
-        guests[i].sock = NULL;
+    for (struct ns_guest *g = ns_guests, *next; g && s->guests > 0; g = next) {
+        next = g->next;
+        if (g->sock == s)
+            dismiss(g);
     }
-    leases = lease_fd_count = 0;
-    lease_lock.word = 0;
 }

@@ -16,9 +16,9 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #define STACK_BYTES (256 * 1024)
-#define GIVEN_MAX   256 /* accepted connections on their way to the helper */
 
 static struct ns_lock start_lock;
 static bool running;
@@ -29,9 +29,15 @@ static uint32_t lazy_posts;
 static bool listeners_changed;
 uint32_t ns_helper_settled;
 
+/* Accepted connections on their way to the helper: all that come while it is busy.
+ * It doubles when it is full, in mapped memory: accept(2) may be called by a
+ * signal handler. */
 static struct ns_lock given_lock;
-static int given[GIVEN_MAX];
-static int given_count;
+static int given_first[256];
+static struct {
+    int *fds;
+    size_t room, count;
+} given = { given_first, sizeof given_first / sizeof *given_first, 0 }; /* given_lock */
 
 /* ---- the loop's sources and timers ---- */
 
@@ -142,6 +148,20 @@ void ns_helper_look(void)
     kick();
 }
 
+static bool given_grow(void)
+{
+    size_t bytes = given.room * sizeof *given.fds;
+    void *p = mmap(NULL, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    memcpy(p, given.fds, bytes);
+    if (given.fds != given_first)
+        munmap(given.fds, bytes);
+    given.fds = p;
+    given.room *= 2;
+    return true;
+}
+
 void ns_helper_give(int fd)
 {
     sigset_t saved;
@@ -149,9 +169,9 @@ void ns_helper_give(int fd)
     if (fd < 0)
         return;
     ns_lock_quiet(&given_lock, &saved);
-    bool room = given_count < GIVEN_MAX;
+    bool room = given.count < given.room || given_grow();
     if (room)
-        given[given_count++] = fd;
+        given.fds[given.count++] = fd;
     ns_unlock_quiet(&given_lock, &saved);
     if (room)
         kick();
@@ -159,17 +179,21 @@ void ns_helper_give(int fd)
         ns_internal_close(fd);
 }
 
+/* Takes the oldest; others have a turn before the rest. */
 static void do_given(struct ns_time now)
 {
-    int batch[GIVEN_MAX], n;
+    int batch[64];
     ns_lock(&given_lock);
-    n = given_count;
-    for (int i = 0; i < n; i++)
-        batch[i] = given[i];
-    given_count = 0;
+    size_t n = given.count < sizeof batch / sizeof *batch ? given.count : sizeof batch / sizeof *batch;
+    memcpy(batch, given.fds, n * sizeof *batch);
+    given.count -= n;
+    memmove(given.fds, given.fds + n, given.count * sizeof *given.fds);
+    bool left = given.count > 0;
     ns_unlock(&given_lock);
-    for (int i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++)
         ns_serve_take(batch[i], now);
+    if (left)
+        kick();
 }
 
 static void do_todo(struct ns_sock *s, struct ns_time now)
@@ -296,7 +320,7 @@ void ns_helper_fork_child(void)
     kick_fd = epoll_fd = -1;
     todo_list = NULL;
     timers = NULL;
-    given_count = 0;
+    given.count = 0;
     start_lock.word = given_lock.word = 0;
     ns_helper_settled = 0;
 }
