@@ -356,4 +356,5 @@ def main():
             (corpus / f"{name}-{i:02}").write_bytes(packet)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+#!/usr/bin/env python3
+"""What strangers and bad luck do to a server: packets by hand at a live server under the shim.
+
+Options as in faults.py (--list, -k, --hold, ...). The client in most cases is rig/peer.py, which speaks the protocol
+by itself and can break each of its rules; the server is echo.py, in plain sockets, under the shim. Whatever
+happens, the session of a client that obeys the rules goes on.
+"""
+import os
+import signal
+import socket
+import sys
+
+sys.dont_write_bytecode = True
+from rig import become_root, wait_for                                         # noqa: E402
+from rig.pair import ESTABLISHED, PORT, RESUMED, Wrong, shim_env              # noqa: E402
+from rig.peer import (CONFIRM, EPOCH, GAP, GO_ON, NEW, RESUME, UNKNOWN, Client, Hello, connect, ended,  # noqa: E402
+                      header, read, reset)
+from rig.procs import Log                                                     # noqa: E402
+from rig.report import Skip, main, options                                    # noqa: E402
+
+ECHO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "echo.py")
+REFUSED = "refused: "
+CONNECTED = "now connected"
+
+
+class Stage:
+    """An echo server on tage, under the shim; clients by hand on troels."""
+
+    def __init__(self, context, *args, env=None, under=(), port=PORT, **rig):
+        if not context.shim:
+            raise Skip("needs the shim")
+        self.context = context
+        self.rig = context.rig(**rig)
+        self.troels, self.tage = self.rig.troels, self.rig.tage
+        self.log = Log(os.path.join(self.rig.dir, "server.log"))
+        self.server = self.serve("server", self.log, *args, env=env, under=under, port=port)
+        self.to = self.tage.address("link-a", 4)
+
+    def serve(self, name, log, *args, env=None, under=(), port=PORT):
+        server = self.tage.start(name, [*under, sys.executable, ECHO, port, *args],
+                                 {**shim_env(self.context.shim, log.path), **(env or {})})
+        server.wait_line("^listening$", 20)
+        return server
+
+    def hello(self, **kw):
+        answer = Hello(self.troels, kw.pop("to", self.to), **kw)
+        if not answer.answered:
+            raise Wrong("HELLO is not answered")
+        return answer
+
+    def client(self, hello=None, to=None):
+        return Client(self.troels, to or self.to, hello or self.hello())
+
+    def session(self, **kw):
+        before = self.log.count(CONNECTED)
+        client = self.client(**kw).begin()
+        client.echo(b"first words")
+        self.log.wait(CONNECTED, before + 1)
+        return client
+
+    def got(self):
+        """What the application read, by its own number of the connection."""
+        found = {}
+        for line in self.server.lines:
+            words = (line or "").split()
+            if len(words) == 3 and words[1] == "got":
+                found[int(words[0])] = found.get(int(words[0]), b"") + bytes.fromhex(words[2])
+        return found
+
+    def wait_got(self, *streams):
+        """The application has read this, on as many connections, and nothing else."""
+        wait_for(f"{streams} at the application (is {self.got()})", lambda: sorted(self.got().values()) == sorted(streams))
+
+    def accepted(self):
+        return sum("accepted" in (line or "") for line in self.server.lines)
+
+    def said(self, line):
+        return sum(x == line for x in self.server.lines)
+
+
+def expect(what, is_, wanted):
+    if is_ != wanted:
+        raise Wrong(f"{what}: {is_!r}, not {wanted!r}")
+
+
+# -- packets --------------------------------------------------------------------------------------------------------
+
+def refused_as(status):
+    def check(stage, client, conn):
+        ack = client.ack(read(conn, 64))
+        expect("the answer's status", ack.status, status)
+        if not ended(conn):
+            raise Wrong("a refused connection stays open")
+    return check
+
+
+def closed(_stage, _client, conn):
+    if not ended(conn):
+        raise Wrong("it was answered")
+
+
+def resumes(make, check):
+    """A connection that says what make() makes; check() says what must come of it."""
+    def attack(stage, client):
+        conn = connect(stage.troels, stage.to)
+        try:
+            conn.sendall(make(client))
+        except ConnectionError:
+            pass
+        check(stage, client, conn)
+        conn.close()
+    return attack
+
+
+def cut_short(client):
+    """A RESUME that lacks its last byte, and then the end."""
+    return client.resume()[:-1]
+
+
+def half_closed(make):
+    def attack(stage, client):
+        conn = connect(stage.troels, stage.to)
+        conn.sendall(make(client))
+        conn.shutdown(socket.SHUT_WR)
+        closed(stage, client, conn)
+        conn.close()
+    return attack
+
+
+def confirms(make, log=True):
+    """A RESUME as it should be, and another CONFIRM than should be."""
+    def attack(stage, client):
+        conn, ack = client.ask()
+        expect("RESUME's status", ack.status, GO_ON)
+        conn.sendall(make(client, ack))
+        closed(stage, client, conn)
+        conn.close()
+    return attack
+
+
+def replayed(stage, client):
+    """A RESUME that was good once, with what the client said after it."""
+    conn, ack = client.ask()
+    said = [client.resume(epoch=client.epoch, nonce=client.nonce), client.confirm(ack)]
+    conn.close()                                              # a hedge that was not needed
+    again = connect(stage.troels, stage.to)
+    again.sendall(b"".join(said))
+    refused_as(EPOCH)(stage, client, again)
+    again.close()
+
+
+def never_sent(client, ack):
+    return client.confirm(ack, received=client.received + 1000)
+
+
+def flip(packet, at=-1):
+    packet = bytearray(packet)
+    packet[at] ^= 1
+    return bytes(packet)
+
+
+PACKETS = {
+    "resume-cut-short": half_closed(cut_short),
+    "resume-too-long": resumes(lambda c: c.resume(key=bytes(32)) + b"x" * 5000, refused_as(UNKNOWN)),
+    "resume-bad-tag": resumes(lambda c: flip(c.resume()), refused_as(UNKNOWN)),
+    "resume-other-key": resumes(lambda c: c.resume(key=bytes(32)), refused_as(UNKNOWN)),
+    "resume-other-session": resumes(lambda c: flip(c.resume(), 9), refused_as(UNKNOWN)),
+    "resume-old-epoch": resumes(lambda c: c.resume(epoch=0), refused_as(EPOCH)),
+    "resume-never-sent": resumes(lambda c: c.resume(received=c.received + 1000), refused_as(GAP)),
+    "resume-replayed": replayed,
+    "resume-of-version-1": resumes(lambda c: header(1, RESUME) + bytes(40), closed),
+    "confirm-cut-short": confirms(lambda c, a: c.confirm(a)[:-1] + b""),
+    "confirm-bad-tag": confirms(lambda c, a: flip(c.confirm(a))),
+    "confirm-other-key": confirms(lambda c, a: c.confirm(a, key=bytes(32))),
+    "confirm-other-type": confirms(lambda c, a: header(2, NEW) + c.confirm(a)[4:]),
+    "confirm-unknown-version": confirms(lambda c, a: header(9, CONFIRM) + c.confirm(a)[4:]),
+}
+# Waits for as long as CONFIRM may take, so in a case of its own.
+del PACKETS["confirm-cut-short"]
+
+LOGGED = {name for name in PACKETS if name not in ("resume-cut-short",)}
+
+
+def bad_packet(name):
+    def case(context):
+        stage = Stage(context)
+        client = stage.session()
+        PACKETS[name](stage, client)
+        client.echo(b"the session goes on")
+        if name in LOGGED:
+            expect("lines in the log about it", stage.log.count(REFUSED), 1)
+        client.move().echo(b"and moves")
+        stage.wait_got(b"first wordsthe session goes onand moves")
+    return case
+
+
+def bounded_log(context):
+    """A thousand bad packets are a few lines, and each is refused."""
+    stage = Stage(context)
+    client = stage.session()
+    for _ in range(1000):
+        conn, ack = client.ask(key=bytes(32), epoch=7)
+        expect("the answer's status", ack.status, UNKNOWN)
+        conn.close()
+    client.echo(b"the session goes on")
+    lines = stage.log.count(REFUSED)
+    if not 1 <= lines <= 50:
+        raise Wrong(f"{lines} lines in the log for 1000 packets")
+    client.move().echo(b"and moves")
+
+
+def never_sent_confirmed(context):
+    """The client's final offset is of bytes that were never sent: such a session cannot go on, and must not
+    go wrong."""
+    stage = Stage(context)
+    client = stage.session()
+    conn, ack = client.ask()
+    conn.sendall(never_sent(client, ack))
+    closed(stage, client, conn)
+    stage.server.wait_line("^1 (error|end)")
+    stage.wait_got(b"first words")
+    other = stage.session()
+    other.echo(b"others go on")
+
+
+def application_looks_like(context):
+    """Streams of applications that begin as a packet does are the application's, every byte."""
+    stage = Stage(context)
+    client = stage.session()
+    hello = client.hello
+    strangers = {
+        "NEW of a bad tag": flip(stage.client(hello).new()),
+        "unknown version": header(9, NEW) + bytes(76),
+        "unknown type": header(2, 77) + bytes(76),
+        "HELLO_ACK": header(2, 7) + bytes(100),
+        "one byte": b"N",
+        "two bytes": b"NS",
+        "version 1's NEW": header(1, NEW) + b"more",
+    }
+    for what, data in strangers.items():
+        plain = connect(stage.troels, stage.to)
+        plain.sendall(data)
+        expect(what, read(plain, len(data)), data)
+        plain.close()
+    client.echo(b"the session goes on")
+    client.move().echo(b"and moves")
+
+
+# -- crowds ---------------------------------------------------------------------------------------------------------
+
+def silent_strangers(context):
+    """Those who begin a RESUME and say no more, whatever their number, keep nobody from resuming."""
+    stage = Stage(context)
+    client = stage.session()
+    crowd = []
+    for _ in range(400):
+        conn = connect(stage.troels, stage.to)
+        conn.sendall(header(2, RESUME))
+        crowd.append(conn)
+    for n in range(5):
+        client.move().echo(b"still here")
+        crowd.append(connect(stage.troels, stage.to))
+        crowd[-1].sendall(header(2, RESUME))
+    wait_for("all but 128 strangers to be dropped", lambda: sum(not ended_already(c) for c in crowd) <= 128, 1)
+
+
+def ended_already(conn):
+    conn.setblocking(False)
+    try:
+        return conn.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def many_exchanges(context):
+    """One session's own client asks and asks, and confirms nothing."""
+    stage = Stage(context)
+    client = stage.session()
+    asked = [client.ask()[0] for _ in range(300)]
+    wait_for("all but 16 to be dropped", lambda: sum(not ended_already(c) for c in asked) == 16)
+    client.move().echo(b"still here")
+
+
+def leases_for_all(context):
+    """Who asks and asks takes no leases away but his own."""
+    stage = Stage(context)
+    stage.troels.own("link-a", "10.31.0.77/24")
+    other = stage.hello(source="10.31.0.77")
+    greedy = [stage.hello(source="10.31.0.1") for _ in range(200)]
+    newcomer = stage.hello(to=stage.tage.address("link-a", 6))
+    if any(hello.lease_s == 0 for hello in [other, newcomer, *greedy]):
+        raise Wrong("somebody gets no lease")
+    if not other.open() or not newcomer.open():
+        raise Wrong("a lease has ended for somebody else's sake")
+    if not greedy[-1].open() or greedy[0].open() or sum(hello.open() for hello in greedy) > 128:
+        raise Wrong("the greedy one's own leases: not the oldest have ended")
+
+
+def all_at_once(context):
+    """The link of 400 sessions goes, and each of their RESUMEs is here before the server looks."""
+    stage = Stage(context, "--form", "epoll")
+    hello = stage.hello()
+    clients = [stage.client(hello).begin(b"mine") for _ in range(400)]
+    for client in clients:
+        client.expect(b"mine")
+    stage.log.wait(CONNECTED, len(clients), 20)
+    stage.server.p.send_signal(signal.SIGSTOP)
+    asked = []
+    for client in clients:
+        conn = connect(stage.troels, stage.to)
+        conn.sendall(client.resume())
+        asked.append(conn)
+    stage.server.p.send_signal(signal.SIGCONT)
+    for n, (client, conn) in enumerate(zip(clients, asked)):
+        expect(f"the answer to RESUME {n}", client.ack(read(conn, 64)).status, GO_ON)
+
+
+# -- what HELLO tells -----------------------------------------------------------------------------------------------
+
+def told(context):
+    """The inside's addresses are told to the inside alone."""
+    stage = Stage(context)
+    public, inside = ["198.51.100.2", "2001:db8:5::2"], ["fd00:7::2", "10.31.0.2", "10.32.0.2"]
+    stage.tage.own("link-b", "198.51.100.2/24", "2001:db8:5::2/64", "fd00:7::2/64")
+    stage.troels.own("link-a", "203.0.113.1/32", "2001:db8:6::1/128")
+    # The rig's own prefixes are public ones: nobody but a neighbour comes from them.
+    public += [a for a in stage.rig.records["tage"] if ":" in a]
+    stage.tage.ip("route add 203.0.113.1/32 dev link-a", "route add 2001:db8:6::1/128 dev link-a")
+    to6 = stage.tage.address("link-a", 6)
+    for source, to, wanted in (("10.31.0.1", stage.to, public + inside), ("203.0.113.1", stage.to, public),
+                               ("2001:db8:6::1", to6, public), (stage.troels.address("link-a", 6), to6, public + inside)):
+        expect(f"told to {source}", sorted(stage.hello(to=to, source=source).addresses), sorted(wanted))
+
+
+def all_cases():
+    cases = {f"packet/{name}": bad_packet(name) for name in PACKETS}
+    cases["packet/1000-bad-ones"] = bounded_log
+    cases["packet/confirm-never-sent"] = never_sent_confirmed
+    cases["stream/looks-like-a-packet"] = application_looks_like
+    cases["crowd/silent-strangers"] = silent_strangers
+    cases["crowd/exchanges-of-one-session"] = many_exchanges
+    cases["crowd/leases"] = leases_for_all
+    cases["crowd/400-resume-at-once"] = all_at_once
+    cases["hello/addresses"] = told
+    return cases
+
+
+if __name__ == "__main__":
+    opts = options("Strangers and bad luck at a server under the shim.")
+    if not opts.list:
+        become_root()
+    sys.exit(main(all_cases(), opts))
