@@ -40,7 +40,7 @@ mkdir "$work/plain" "$work/shim"
 diff "$work/plain.out" "$work/shim.out" >&2 || fail "the sweep differs under the shim"
 
 # ---- the sweep knows every name; namesocket_shim_state is no name of libc's ----
-tr -cs 'A-Za-z_0-9' '\n' <"${0%.sh}_sweep.c" | LC_ALL=C sort -u >"$work/words"
+cat "${0%.sh}"_sweep*.c | tr -cs 'A-Za-z_0-9' '\n' | LC_ALL=C sort -u >"$work/words"
 LC_ALL=C comm -23 "$work/map" "$work/words" | grep -vx -e __recv -e namesocket_shim_state >"$work/missed" &&
     fail "not in the sweep:" $(cat "$work/missed")
 

@@ -35,6 +35,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "check_preload_sweep.h"
+
 #define BAD ((void *)-1)
 
 /* What libc exports without declaring it. */
@@ -67,28 +69,19 @@ extern pid_t __vfork(void);
 extern int pidfd_open(pid_t, unsigned);
 extern int pidfd_getfd(int, int, unsigned);
 
-static const char *kind; /* of descriptor that is being swept */
+const char *sweep_kind;
 static volatile sig_atomic_t sigpipes;
 static char transcript[1 << 20];
 static size_t used;
 
 /* Kept in memory and written at the end: the writing is itself interposed. */
-static void note(const char *what, long r, int error)
+void sweep_note(const char *what, long r, int error)
 {
     used += (size_t)snprintf(transcript + used, sizeof transcript - used, "%s: %s = %ld errno %d sigpipe %d\n",
-                             kind, what, r, error, (int)sigpipes);
+                             sweep_kind, what, r, error, (int)sigpipes);
     if (used >= sizeof transcript)
         abort();
 }
-
-#define SHOW(call)                                                                                         \
-    ((void)({                                                                                              \
-        long shown_;                                                                                       \
-                                                                                                           \
-        errno = 0;                                                                                         \
-        shown_ = (long)(call);                                                                             \
-        note(#call, shown_, errno);                                                                        \
-    }))
 
 static void on_sigpipe(int signal)
 {
@@ -128,19 +121,19 @@ static void make_pair(int which, int fds[2])
 {
     switch (which) {
     case 0:
-        kind = "pipe";
+        sweep_kind = "pipe";
         must(pipe(fds));
         break;
     case 1:
-        kind = "unix";
+        sweep_kind = "unix";
         must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
         break;
     case 2:
-        kind = "datagram";
+        sweep_kind = "datagram";
         must(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds));
         break;
     default:
-        kind = "tcp";
+        sweep_kind = "tcp";
         tcp_pair(fds, AF_INET);
         break;
     }
@@ -178,7 +171,7 @@ static void drain(int fd)
     fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     while ((n = read(fd, buf, sizeof buf)) > 0) {
         snprintf(line, sizeof line, "drained %.*s", (int)n, buf);
-        note(line, n, 0);
+        sweep_note(line, n, 0);
     }
     fcntl(fd, F_SETFL, flags);
 }
@@ -197,7 +190,7 @@ static void each_write(int w, int r)
     SHOW(pwritev64v2(w, iov, 2, -1, 0)), drain(r);
     SHOW(dprintf(w, "%d-%s", 12, "dprintf")), drain(r);
     SHOW(__dprintf_chk(w, 1, "%d-%s", 13, "dprintf")), drain(r);
-    if (!strcmp(kind, "pipe")) {
+    if (!strcmp(sweep_kind, "pipe")) {
         SHOW(send(w, "x", 1, 0));
         SHOW(sendmsg(w, &msg, 0));
         SHOW(sendmmsg(w, many, 2, 0));
@@ -234,7 +227,7 @@ static void each_read(int w, int r)
     SENT, SHOW(preadv2(r, iov, 2, -1, 0));
     SENT, SHOW(preadv64v2(r, iov, 2, -1, 0));
     SENT, SHOW(syscall(SYS_read, r, buf, sizeof buf));
-    if (!strcmp(kind, "pipe")) {
+    if (!strcmp(sweep_kind, "pipe")) {
         SHOW(recv(r, buf, 1, 0));
         SHOW(recvmsg(r, &msg, 0));
         SHOW(recvmmsg(r, many, 2, 0, NULL));
@@ -329,7 +322,7 @@ static void data(void)
         if (which != 2)
             broken(which);
     }
-    kind = "none";
+    sweep_kind = "none";
     bad_data(-1);
     bad_data(987654);
 }
@@ -342,7 +335,7 @@ static void files(const char *path)
     off64_t from = 0;
     int fds[2], fd, out;
 
-    kind = "file";
+    sweep_kind = "file";
     SHOW(fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
     SHOW(write(fd, "0123456789", 10));
     SHOW(preadv2(fd, &iov, 1, 3, 0)), SHOW(buf[0]);
@@ -352,7 +345,7 @@ static void files(const char *path)
     SHOW(read(fd, buf, sizeof buf));
     SHOW(recv(fd, buf, 1, 0));
     make_pair(3, fds);
-    kind = "file";
+    sweep_kind = "file";
     SHOW(sendfile(fds[1], fd, &at, 6)), SHOW(at), drain(fds[0]);
     SHOW(sendfile64(fds[1], fd, &at, 6)), SHOW(at), drain(fds[0]);
     SHOW(sendfile(fds[1], -1, NULL, 6));
@@ -394,7 +387,7 @@ static void temporary(const char *dir)
     char path[4096];
     int fd;
 
-    kind = "temporary";
+    sweep_kind = "temporary";
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s/XXXXXX", dir);
         SHOW(fd = plain[i](path)), close(fd), unlink(path);
@@ -549,7 +542,7 @@ static void connection(void)
     socklen_t len = sizeof value, addr_len = sizeof addr;
     struct linger linger = { 1, 0 };
 
-    kind = "connection";
+    sweep_kind = "connection";
     refused(AF_INET);
     for (int which = 1; which < PAIRS; which++) {
         make_pair(which, fds);
@@ -584,7 +577,7 @@ static void numbers(void)
     int fds[2], d, e;
     sigset_t mask;
 
-    kind = "numbers";
+    sweep_kind = "numbers";
     sigemptyset(&mask);
     SHOW(__pipe(fds));
     SHOW(d = dup(fds[0])), SHOW(close(d));
@@ -617,7 +610,7 @@ static void ranges(void)
 {
     int fds[2];
 
-    kind = "ranges";
+    sweep_kind = "ranges";
     must(pipe(fds));
     must(dup2(fds[0], 80)), must(dup2(fds[0], 81)), must(dup2(fds[0], 90));
     SHOW(close_range(81, 80, 0));
@@ -644,7 +637,7 @@ static void passing(void)
     int fds[2], out = 1, in = -1;
 
     make_pair(1, fds);
-    kind = "passing";
+    sweep_kind = "passing";
     memcpy(CMSG_DATA(&control.header), &out, sizeof out);
     SHOW(sendmsg(fds[1], &msg, 0));
     memset(&control, 0, sizeof control);
@@ -674,7 +667,7 @@ static void streams(const char *path)
     int fds[2];
     FILE *f;
 
-    kind = "streams";
+    sweep_kind = "streams";
     must(pipe(fds));
     SHOW((f = fdopen(fds[1], "w")) != NULL);
     SHOW(fprintf(f, "stream %d", 5)), SHOW(fclose(f)), drain(fds[0]);
@@ -695,7 +688,7 @@ static void names(void)
     char buf[1024];
     int error;
 
-    kind = "names";
+    sweep_kind = "names";
     SHOW(getaddrinfo("127.0.0.1", "80", &hints, &list)), SHOW(list->ai_family), freeaddrinfo(list);
     SHOW(getaddrinfo("not numeric", "80", &hints, &list)), SHOW(getaddrinfo(NULL, NULL, &hints, &list));
     SHOW(getaddrinfo(NULL, "80", NULL, &list)), freeaddrinfo(list);
@@ -774,7 +767,7 @@ static void processes(void)
 {
     pid_t pid;
 
-    kind = "processes";
+    sweep_kind = "processes";
     for (int which = 0; which <= 15; which++) {
         pid = must(fork());
         if (pid == 0)
@@ -827,7 +820,7 @@ static void cancellation(void)
     char c;
 
     make_pair(3, fds);
-    kind = "cancellation";
+    sweep_kind = "cancellation";
     must(pipe(started));
     fds[3] = started[1];
     for (int which = 0; which <= 4; which++) {
@@ -851,7 +844,7 @@ static __attribute__((constructor)) void early(void)
     int fds[2];
     char c;
 
-    kind = "constructor";
+    sweep_kind = "constructor";
     SHOW(pipe(fds)), SHOW(write(fds[1], "x", 1)), SHOW(read(fds[0], &c, 1));
     SHOW(close(fds[0])), SHOW(close(fds[1]));
 }
@@ -877,6 +870,7 @@ int main(int argc, char **argv)
     names();
     processes();
     cancellation();
+    sweep_signals();
     ranges();
     while (done < used) {
         ssize_t n = write(1, transcript + done, used - done);

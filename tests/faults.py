@@ -24,6 +24,7 @@ from rig import become_root, wait_for                                         # 
 from rig.pair import (ESTABLISHED, FORMS, MODES, PORT, RESUMED, GatewayPair, Pair, Wrong, shim_env)  # noqa: E402
 from rig.procs import Deadline, Log                                           # noqa: E402
 from rig.report import Skip, main, options                                    # noqa: E402
+from rig import signal_cases                                                  # noqa: E402
 from rig.wire import FIN, RST, SYN, Capture                                   # noqa: E402
 
 OUTAGE_S = 2.0
@@ -475,6 +476,7 @@ def all_cases(full):
         cases[f"iterative/{fault}"] = iterative(fault)
     for form in ("epoll", "threads"):
         cases[f"valgrind/{form}"] = under_valgrind(form)
+    cases.update(signal_cases.CASES)
     cases["server-restarted/shim"] = server_restarted(True)
     cases["server-restarted/plain"] = server_restarted(False)
     return cases

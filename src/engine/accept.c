@@ -177,6 +177,7 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
     struct ns_name peer;
     struct ns_slot *slot = ns_slot_self();
+    struct ns_handled since = ns_handled;
     for (;;) {
         struct ns_listener *l = ns_listener_at(fd);
         if (!l || !slot)
@@ -200,6 +201,8 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
         enum verdict v = queued ? FOR_APPLICATION : classify(c);
         if (v == INTERNAL) {
             ns_helper_give(c);
+            if (ns_handled.ending != since.ending)
+                return -EINTR;
             continue;
         }
         if (v != PLAIN)

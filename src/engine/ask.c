@@ -381,7 +381,7 @@ void ns_ask_for(struct ns_sock *s, struct ns_time now)
 
 void ns_ask_fork_child(void)
 {
-    lock.word = 0;
+    ns_lock_reset(&lock);
     for (int i = 0; i < ANSWERS; i++) {
         if (entries[i].answer != ANSWER_NONE && entries[i].source.fd >= 0)
             ns_internal_close(entries[i].source.fd);

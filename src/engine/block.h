@@ -11,17 +11,24 @@ bool ns_nonblocking(int fd, int flags);
  * SO_RCVTIMEO or SO_SNDTIMEO. */
 struct ns_time ns_timeout_at(int fd, int name);
 
-/* Whether every handler that the process has installed asks for SA_RESTART, so
- * that an interrupted wait that the kernel would not restart is restarted. */
-bool ns_signals_restart(void);
+/* What a call waits for, and what it waits with. */
+struct ns_wait {
+    int fd;
+    short events; /* of fd; 0: none asked */
+    struct ns_time deadline;
+    bool timed; /* `deadline` is SO_RCVTIMEO or SO_SNDTIMEO */
+    bool done;  /* part of what was asked for is done */
+    const struct ns_handled *since; /* as it was when the call began */
+    /* Looked at after the thread can be woken: false ends the wait at once. */
+    bool (*still)(const struct ns_sock *s);
+};
 
 /*
- * Waits until the session changes, `fd` has one of `events` (0: none asked), or
- * `deadline`. `still` is looked at after the thread can be woken: false ends
- * the wait at once. A cancellation point. Returns 0, -EINTR, or -EAGAIN at the
- * deadline. No lock held; the thread is inside `s`.
+ * Waits until the session changes, for an event or the deadline; may return for
+ * nothing. A cancellation point. Returns 0, -EAGAIN at the deadline, or -EINTR
+ * when a signal has ended the call: since it began, not only since it waits. No
+ * lock held; the thread is inside `s`.
  */
-int ns_block(struct ns_sock *s, struct ns_slot *slot, int fd, short events, struct ns_time deadline,
-             bool (*still)(const struct ns_sock *s));
+int ns_block(struct ns_sock *s, struct ns_slot *slot, const struct ns_wait *w);
 
 #endif

@@ -239,8 +239,9 @@ static bool look(struct ns_sock *s, struct ns_time now)
 static void tidy(struct ns_sock *s)
 {
     int fd = s->o.fd;
-    if (!s->session.ring.data || fd < 0 || !ns_lock(&s->tx))
+    if (!s->session.ring.data || fd < 0)
         return;
+    ns_lock(&s->tx);
     int64_t unacknowledged = ns_ledger_unacknowledged(fd);
     if (ns_sock_state(s) == NS_CONNECTED && s->tx_open && unacknowledged == 0)
         ns_session_trim(&s->session, 0);

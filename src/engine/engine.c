@@ -195,7 +195,7 @@ int ns_engine_init(void)
 
 void ns_engine_fork_child(void)
 {
-    identity_lock.word = 0;
+    ns_lock_reset(&identity_lock);
     identity_made = false;
     memset(masters, 0, sizeof masters);
     explicit_bzero(&identity, sizeof identity);

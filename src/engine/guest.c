@@ -176,5 +176,5 @@ void ns_guest_fork_child(void)
     strangers = (struct table){ .most = STRANGERS_MAX };
     leases = (struct table){ .most = LEASES_MAX };
     lease_fd_count = 0;
-    lease_lock.word = 0;
+    ns_lock_reset(&lease_lock);
 }

@@ -13,8 +13,10 @@ bool ns_lock_contended(struct ns_lock *l, uint32_t self)
 {
     uint32_t word = __atomic_load_n(&l->word, __ATOMIC_RELAXED);
     for (;;) {
-        if ((word & ~NS_LOCK_WAITERS) == self)
+        if ((word & ~NS_LOCK_WAITERS) == self) {
+            l->nested++;
             return false;
+        }
         if (word == 0) {
             /* Whoever waited cannot know whether others do, so the bit stays on. */
             if (__atomic_compare_exchange_n(&l->word, &word, self | NS_LOCK_WAITERS, false, __ATOMIC_ACQUIRE,

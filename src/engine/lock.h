@@ -1,7 +1,12 @@
 /*
- * A lock that knows its owner. A signal handler may call send() on the very
- * session whose lock the interrupted code holds: that must be seen, not
- * deadlock. Futex underneath, nothing that a signal handler may not do.
+ * A lock that knows its owner. Futex underneath, nothing that a signal handler
+ * may not do.
+ *
+ * While a thread holds one, the application's signal handlers are put off
+ * (signals.h), so that none can leave it taken by siglongjmp or find what it
+ * guards half done. A handler that we have not seen being installed, or that
+ * calls the library, may run all the same: then ns_lock says that the caller is
+ * on top of the holder, and the lock stays the holder's.
  *
  * Lock order: table, then a socket's rx, then its tx, then peers or log. A
  * thread never blocks in the kernel with any of them held.
@@ -9,12 +14,15 @@
 #ifndef NS_ENGINE_LOCK_H
 #define NS_ENGINE_LOCK_H
 
+#include "engine/signals.h"
+
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct ns_lock {
-    uint32_t word; /* 0, or the owner's thread id; the top bit: somebody waits */
+    uint32_t word;   /* 0, or the owner's thread id; the top bit: somebody waits */
+    uint32_t nested; /* how often the owner took it on top of itself; the owner's */
 };
 
 #define NS_LOCK_WAITERS 0x80000000u
@@ -31,11 +39,12 @@ static inline uint32_t ns_self(void)
 bool ns_lock_contended(struct ns_lock *l, uint32_t self);
 void ns_unlock_contended(struct ns_lock *l);
 
-/* False when this thread already holds it: the caller is a signal handler on
- * top of the holder. */
+/* False when this thread already holds it: the caller may be a signal handler on
+ * top of the holder. Either way ns_unlock has to follow. */
 static inline bool ns_lock(struct ns_lock *l)
 {
     uint32_t free = 0, self = ns_self();
+    ns_signals_put_off();
     if (__builtin_expect(__atomic_compare_exchange_n(&l->word, &free, self, false, __ATOMIC_ACQUIRE,
                                                      __ATOMIC_RELAXED),
                          1))
@@ -45,8 +54,17 @@ static inline bool ns_lock(struct ns_lock *l)
 
 static inline void ns_unlock(struct ns_lock *l)
 {
-    if (__builtin_expect(__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) & NS_LOCK_WAITERS, 0))
+    if (__builtin_expect(l->nested > 0, 0))
+        l->nested--;
+    else if (__builtin_expect(__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) & NS_LOCK_WAITERS, 0))
         ns_unlock_contended(l);
+    ns_signals_let_in();
+}
+
+/* In a forked child, where the owner may be gone. */
+static inline void ns_lock_reset(struct ns_lock *l)
+{
+    *l = (struct ns_lock){ 0 };
 }
 
 /* The same with all signals blocked, for what takes longer or is not built to

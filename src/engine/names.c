@@ -79,5 +79,5 @@ void ns_names_find(const struct ns_address *address, char out[256])
 
 void ns_names_fork_child(void)
 {
-    lock.word = 0;
+    ns_lock_reset(&lock);
 }

@@ -17,8 +17,12 @@
 
 void ns_fork_prepare(void)
 {
-    if (ns_table)
-        ns_lock(&ns_table_lock);
+    if (!ns_table)
+        return;
+    ns_lock(&ns_table_lock);
+    /* Nothing is half done: handlers may run while the process forks. One that
+     * was put off would leave its mask to what is spawned. */
+    ns_signals_let_in();
 }
 
 /* A child may use what it inherits, and the ring would not see it. */
@@ -50,6 +54,7 @@ void ns_fork_parent(void)
 {
     if (!ns_table)
         return;
+    ns_signals_put_off();
     struct ns_object *next;
     for (struct ns_object *o = ns_objects; o; o = next) {
         next = o->next;
@@ -74,7 +79,8 @@ void ns_fork_child(void)
     if (!ns_table)
         return;
     ns_thread_id = 0;
-    ns_table_lock.word = 0;
+    ns_signals_fork_child();
+    ns_lock_reset(&ns_table_lock);
     ns_helper_fork_child();
     ns_slots_fork_child();
     ns_ask_fork_child();
@@ -91,7 +97,8 @@ void ns_fork_child(void)
                 ns_table_remove(fd);
         } else {
             struct ns_sock *s = (struct ns_sock *)o;
-            s->rx.word = s->tx.word = 0;
+            ns_lock_reset(&s->rx);
+            ns_lock_reset(&s->tx);
             s->unfaithful = true;
         }
     }

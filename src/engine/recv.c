@@ -27,6 +27,8 @@ struct in {
     int error;    /* what the connection said behind the inbox */
     bool lowered; /* the inbox has become less than readable */
     bool enough;  /* no more is waited for: what is here is the answer */
+    bool again;   /* not the first look: only ns_block waits now, which knows of every signal */
+    struct ns_handled since;
 };
 
 #define PIECES 64 /* buffers that one read fills behind an inbox, or after a part */
@@ -57,24 +59,30 @@ static size_t rest(const struct in *i, size_t skip, struct iovec out[PIECES])
     return n;
 }
 
+/* MSG_WAITALL is left to the kernel, which alone can say that it is met. */
+static bool waits_in_block(const struct in *i)
+{
+    return i->again && !(i->flags & MSG_WAITALL);
+}
+
 /* Where a part has come before: into what is left of the buffers. */
-static __attribute__((noinline)) ssize_t libc_recv_rest(int fd, struct in *i)
+static __attribute__((noinline)) ssize_t libc_recv_rest(int fd, struct in *i, int flags)
 {
     struct iovec iov[PIECES];
     struct msghdr m = { .msg_iov = iov, .msg_iovlen = rest(i, i->done, iov) };
-    return ns_libc.recvmsg(fd, &m, i->flags);
+    return ns_libc.recvmsg(fd, &m, flags);
 }
 
 static ssize_t libc_recv(int fd, struct in *i)
 {
-    int saved = errno;
+    int saved = errno, flags = i->flags | (waits_in_block(i) ? MSG_DONTWAIT : 0);
     ssize_t n;
     if (i->done > 0)
-        n = libc_recv_rest(fd, i);
+        n = libc_recv_rest(fd, i, flags);
     else if (i->msg)
-        n = ns_libc.recvmsg(fd, i->msg, i->flags);
+        n = ns_libc.recvmsg(fd, i->msg, flags);
     else
-        n = ns_libc.recv(fd, i->buf, i->len, i->flags);
+        n = ns_libc.recv(fd, i->buf, i->len, flags);
     if (n < 0) {
         n = -errno;
         errno = saved;
@@ -85,8 +93,9 @@ static ssize_t libc_recv(int fd, struct in *i)
 static bool rx_blocked(const struct ns_sock *s)
 {
     enum ns_state state = ns_sock_state(s);
-    return (state == NS_SUSPENDED && !__atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST)) || (state == NS_CONNECTED && !__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
-                                     !ns_sock_inbox_filled(s));
+    if (state == NS_SUSPENDED)
+        return !__atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST);
+    return state == NS_CONNECTED && !__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) && !ns_sock_inbox_filled(s);
 }
 
 /*
@@ -107,6 +116,30 @@ static enum end kind_of_end(struct ns_sock *s, int fd)
     /* After our own end this is how a finished connection looks, too. */
     bool finished = __atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l.unacknowledged == 0;
     return finished ? END_FIN : END_LOST;
+}
+
+static bool rx_flows(const struct ns_sock *s)
+{
+    return __atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST);
+}
+
+static int block(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, short events,
+                 bool (*still)(const struct ns_sock *))
+{
+    struct ns_wait w = { fd, events, ns_timeout_at(fd, SO_RCVTIMEO), .since = &i->since, .still = still };
+    w.timed = w.deadline.ns != NS_NEVER.ns;
+    w.done = i->done > 0 || ns_sock_inbox_filled(s);
+    return ns_block(s, slot, &w);
+}
+
+/* The read has nothing, for now. Returns RETRY or a result. */
+static ssize_t nothing(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, short events,
+                       bool (*still)(const struct ns_sock *))
+{
+    if (ns_nonblocking(fd, i->flags))
+        return i->done > 0 ? (ssize_t)i->done : -EAGAIN;
+    int err = block(s, slot, fd, i, events, still);
+    return err == 0 ? RETRY : i->done > 0 ? (ssize_t)i->done : err;
 }
 
 static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
@@ -134,6 +167,8 @@ static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
             __atomic_store_n(&s->rx_ended, true, __ATOMIC_SEQ_CST);
         return (ssize_t)i->done;
     }
+    if (n == -EAGAIN && waits_in_block(i))
+        return nothing(s, slot, fd, i, POLLIN, rx_flows);
     if (n < 0 && !same && ns_error_is_loss((int)n))
         return RETRY;
     if (n < 0 && ns_error_is_loss((int)n) && ns_sock_state(s) == NS_CONNECTED &&
@@ -271,16 +306,16 @@ static ssize_t await_more(struct ns_sock *s, struct ns_slot *slot, int fd, struc
     sigset_t saved;
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
     bool connected = ns_sock_state(s) == NS_CONNECTED;
-    int err = ns_block(s, slot, fd, connected ? POLLIN : 0, ns_timeout_at(fd, SO_RCVTIMEO), inbox_waits);
+    int err = block(s, slot, fd, i, connected ? POLLIN : 0, inbox_waits);
     ns_lock_quiet(&s->rx, &saved);
     if (ns_sock_at(fd) == s)
         ns_inbox_mark(s, fd);
     ns_unlock_quiet(&s->rx, &saved);
     bool same = connected && __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
     struct pollfd p = { .fd = fd, .events = POLLRDHUP };
-    /* Time is up, or the end of the stream has come. */
-    i->enough = err == -EAGAIN || (same && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 1);
-    return err < 0 && err != -EAGAIN ? err : RETRY;
+    /* Time is up, a signal has come, or the end of the stream. */
+    i->enough = err == -EAGAIN || err == -EINTR || (same && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 1);
+    return err < 0 && !i->enough ? err : RETRY;
 }
 
 static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
@@ -313,12 +348,7 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
         return (ssize_t)i->done;
     if (n != -EAGAIN)
         return n;
-    if (i->done > 0 && ns_nonblocking(fd, i->flags))
-        return (ssize_t)i->done;
-    if (ns_nonblocking(fd, i->flags))
-        return -EAGAIN;
-    int err = ns_block(s, slot, fd, 0, ns_timeout_at(fd, SO_RCVTIMEO), rx_blocked);
-    return err < 0 ? (i->done > 0 ? (ssize_t)i->done : err) : RETRY;
+    return nothing(s, slot, fd, i, 0, rx_blocked);
 }
 
 static ssize_t receive(int fd, struct in *i)
@@ -342,6 +372,7 @@ static ssize_t receive(int fd, struct in *i)
             n = slow(s, slot, fd, i);
         }
         ns_slot_leave(slot);
+        i->again = true;
     } while (n == RETRY);
     return n;
 }
@@ -379,7 +410,7 @@ ssize_t ns_recv(int fd, void *buf, size_t len, int flags)
         return NS_NOT_OURS;
     if (__builtin_expect(ns_sock_state(s) != NS_CONNECTED, 0))
         before_reading(s, fd);
-    struct in i = { .buf = buf, .len = len, .flags = flags };
+    struct in i = { .buf = buf, .len = len, .flags = flags, .since = ns_handled };
     return receive(fd, &i);
 }
 
@@ -392,7 +423,7 @@ ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
         return -EMSGSIZE;
     if (__builtin_expect(ns_sock_state(s) != NS_CONNECTED, 0))
         before_reading(s, fd);
-    struct in i = { .msg = msg, .flags = flags };
+    struct in i = { .msg = msg, .flags = flags, .since = ns_handled };
     for (size_t k = 0; k < msg->msg_iovlen; k++)
         i.len += msg->msg_iov[k].iov_len;
     return receive(fd, &i);

@@ -23,6 +23,7 @@ struct out {
     const struct iovec *iov;
     size_t iovs, total, done;
     int flags;
+    struct ns_handled since;
 };
 
 #define AGAIN_LATER ((ssize_t)INT_MIN + 1) /* the session has to change first */
@@ -118,7 +119,10 @@ static int finish_offer(int fd, const uint8_t *p, size_t len)
 {
     while (len > 0) {
         struct pollfd w = { .fd = fd, .events = POLLOUT };
-        if (ns_sys_ppoll(&w, 1, &(struct timespec){ 1, 0 }, NULL) <= 0)
+        int ready = ns_sys_ppoll(&w, 1, &(struct timespec){ 1, 0 }, NULL);
+        if (ready == -EINTR)
+            continue;
+        if (ready <= 0)
             return -EPIPE;
         ssize_t n = ns_sys_send(fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && n != -EAGAIN)
@@ -182,10 +186,10 @@ int ns_offer_now(struct ns_sock *s, int fd)
 {
     struct out nothing = { .iovs = 0 };
     bool born = false;
-    if (!ns_lock(&s->tx))
-        return -EAGAIN;
     ssize_t r = 0;
-    if (s->session.state == NS_OFFERING) {
+    if (!ns_lock(&s->tx)) {
+        r = -EAGAIN;
+    } else if (s->session.state == NS_OFFERING) {
         r = push_offer(s, fd, &nothing);
         born = s->session.state == NS_CONNECTED;
     }
@@ -235,16 +239,19 @@ static ssize_t blocked(struct ns_sock *s, struct ns_slot *slot, int fd, struct o
         return o->done > 0 ? (ssize_t)o->done : -EAGAIN;
     if (deadline->ns == 0)
         *deadline = ns_timeout_at(fd, SO_SNDTIMEO);
+    struct ns_wait w = { fd, waits_for_session ? 0 : POLLOUT, *deadline, .timed = deadline->ns != NS_NEVER.ns,
+                         .done = o->done > 0, .since = &o->since,
+                         .still = waits_for_session ? tx_blocked : ns_sock_writable_state };
     if (asking) {
         /* Bounded and only at the first contact: even a non-blocking write waits,
          * since whoever writes to a new connection expects room. */
+        w.deadline = s->hold_until;
         __atomic_fetch_add(&s->holders, 1, __ATOMIC_SEQ_CST);
-        ns_block(s, slot, fd, 0, s->hold_until, tx_blocked);
+        ns_block(s, slot, &w);
         __atomic_fetch_sub(&s->holders, 1, __ATOMIC_SEQ_CST);
         return 0;
     }
-    int err = waits_for_session ? ns_block(s, slot, fd, 0, *deadline, tx_blocked)
-                                : ns_block(s, slot, fd, POLLOUT, *deadline, ns_sock_writable_state);
+    int err = ns_block(s, slot, &w);
     if (err < 0)
         return o->done > 0 ? (ssize_t)o->done : err;
     return 0;
@@ -265,9 +272,10 @@ static ssize_t failed(struct ns_sock *s)
 static ssize_t round_once(struct ns_sock *s, struct ns_slot *slot, int fd, struct out *o, struct ns_time *deadline)
 {
     if (!ns_lock(&s->tx)) {
-        /* A signal handler writes on top of a write: the ring cannot know where
-         * these bytes went. */
+        /* A signal handler that was not put off writes on top of a write: the
+         * ring cannot know where these bytes went. */
         __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
+        ns_unlock(&s->tx);
         return NS_NOT_OURS;
     }
     if (ns_sock_at(fd) != s) {
@@ -344,7 +352,7 @@ ssize_t ns_send(int fd, const void *buf, size_t len, int flags)
         return NS_NOT_OURS;
     }
     struct iovec iov = { (void *)buf, len };
-    struct out o = { .iov = &iov, .iovs = 1, .total = len, .flags = flags };
+    struct out o = { .iov = &iov, .iovs = 1, .total = len, .flags = flags, .since = ns_handled };
     return send_all(fd, &o);
 }
 
@@ -359,7 +367,7 @@ ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags)
     }
     if (msg->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;
-    struct out o = { .msg = msg, .iov = msg->msg_iov, .iovs = msg->msg_iovlen, .flags = flags };
+    struct out o = { .msg = msg, .iov = msg->msg_iov, .iovs = msg->msg_iovlen, .flags = flags, .since = ns_handled };
     for (size_t i = 0; i < msg->msg_iovlen; i++)
         o.total += msg->msg_iov[i].iov_len;
     if (o.total == 0)

@@ -26,11 +26,15 @@ static void release(void *value)
 {
     struct ns_slot *slot = value;
     self = NULL;
-    if (slot->wait_fd >= 0)
-        ns_internal_close(slot->wait_fd);
+    /* Whoever is about to wake us must not write to what has this number next. */
+    __atomic_store_n(&slot->waiting, 0, __ATOMIC_SEQ_CST);
+    ns_lock(&slot->wake);
+    int wait_fd = slot->wait_fd;
+    slot->wait_fd = -1;
+    ns_unlock(&slot->wake);
+    ns_internal_close(wait_fd);
     for (int i = 0; i < NS_SLOT_DEPTH; i++)
         __atomic_store_n(&slot->inside[i], NULL, __ATOMIC_RELEASE);
-    __atomic_store_n(&slot->waiting, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->claimed, 0, __ATOMIC_RELEASE);
 }
 
@@ -95,6 +99,7 @@ void ns_slots_fork_child(void)
                 ns_internal_close(slot->wait_fd);
             slot->wait_fd = -1;
             slot->waiting = 0;
+            ns_lock_reset(&slot->wake);
             if (slot != self) {
                 for (int d = 0; d < NS_SLOT_DEPTH; d++)
                     slot->inside[d] = NULL;
@@ -224,13 +229,29 @@ void ns_slot_wait_finish(struct ns_slot *slot)
         __atomic_store_n(&slot->waiting, 0, __ATOMIC_SEQ_CST);
 }
 
-void ns_slots_wake(void)
+/* What was written while the thread was past waiting, the next wait takes away. */
+static void wake(struct ns_slot *slot)
 {
     uint64_t one = 1;
+    ns_lock(&slot->wake);
+    if (slot->wait_fd >= 0) {
+        __atomic_store_n(&slot->signalled, 1, __ATOMIC_SEQ_CST);
+        ns_sys_write(slot->wait_fd, &one, sizeof one);
+    }
+    ns_unlock(&slot->wake);
+}
+
+void ns_slot_poke(void)
+{
+    struct ns_slot *slot = self;
+    if (slot && __atomic_load_n(&slot->waiting, __ATOMIC_RELAXED))
+        wake(slot);
+}
+
+void ns_slots_wake(void)
+{
     for (struct chunk *c = __atomic_load_n(&chunks, __ATOMIC_ACQUIRE); c; c = c->next)
         for (int i = 0; i < CHUNK_SLOTS; i++)
-            if (__atomic_load_n(&c->slots[i].waiting, __ATOMIC_SEQ_CST)) {
-                __atomic_store_n(&c->slots[i].signalled, 1, __ATOMIC_SEQ_CST);
-                ns_sys_write(c->slots[i].wait_fd, &one, sizeof one);
-            }
+            if (__atomic_load_n(&c->slots[i].waiting, __ATOMIC_SEQ_CST))
+                wake(&c->slots[i]);
 }

@@ -15,6 +15,7 @@
 #define NS_ENGINE_SLOT_H
 
 #include "core/time.h"
+#include "engine/lock.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,6 +29,7 @@ struct ns_slot {
     uint32_t claimed;                  /* the slot has a thread */
     uint32_t waiting;                  /* the thread is about to block, or blocks, on wait_fd */
     uint32_t signalled;                /* wait_fd has been written to since it was last emptied */
+    struct ns_lock wake;               /* wait_fd is being written to, or given back */
     int wait_fd;                       /* an eventfd, made at the first wait; -1 before */
 };
 
@@ -55,11 +57,15 @@ bool ns_slots_reading(const void *object);
 /*
  * Waiting for a session to change: _prepare returns a descriptor that becomes
  * readable at the next ns_slots_wake() after it, or a negative errno; then look
- * at the condition once more; block on the descriptor; _finish. A wait that is
+ * at the condition once more; block on the descriptor; _finish. The thread is
+ * inside something meanwhile, or a wait on top of it would end it. A wait that is
  * left by longjmp or cancellation costs one needless wake, no more.
  */
 int ns_slot_wait_prepare(struct ns_slot *slot);
 void ns_slot_wait_finish(struct ns_slot *slot);
 void ns_slots_wake(void);
+
+/* Wakes the calling thread's own wait, from a signal handler. */
+void ns_slot_poke(void);
 
 #endif

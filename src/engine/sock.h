@@ -139,7 +139,6 @@ extern struct ns_lock ns_table_lock;
 /* Holds the table lock with signals blocked. Nests. */
 struct ns_hold {
     sigset_t saved;
-    bool took;
 };
 void ns_table_hold(struct ns_hold *h);
 void ns_table_unhold(struct ns_hold *h);

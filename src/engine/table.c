@@ -30,13 +30,12 @@ void ns_table_hold(struct ns_hold *h)
     sigset_t all;
     sigfillset(&all);
     ns_sys_sigmask(SIG_SETMASK, &all, &h->saved);
-    h->took = ns_lock(&ns_table_lock);
+    ns_lock(&ns_table_lock);
 }
 
 void ns_table_unhold(struct ns_hold *h)
 {
-    if (h->took)
-        ns_unlock(&ns_table_lock);
+    ns_unlock(&ns_table_lock);
     ns_sys_sigmask(SIG_SETMASK, &h->saved, NULL);
 }
 

@@ -321,6 +321,7 @@ void ns_helper_fork_child(void)
     todo_list = NULL;
     timers = NULL;
     given.count = 0;
-    start_lock.word = given_lock.word = 0;
+    ns_lock_reset(&start_lock);
+    ns_lock_reset(&given_lock);
     ns_helper_settled = 0;
 }

@@ -67,6 +67,7 @@ struct set {
     nfds_t n;
     bool ours;      /* one of them may get another connection meanwhile */
     int ready;      /* known without asking the kernel */
+    struct ns_handled since;
 };
 
 static void prepare_one(struct set *w, nfds_t i)
@@ -162,14 +163,16 @@ static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec 
     prepare(w);
     if (!w->ours)
         n = w->n;
-    int r = ns_libc.ppoll(w->now, n, w->ready ? &zero : timeout, mask);
+    /* Between two rounds no kernel saw it. One from here on wakes us. */
+    bool interrupted = w->since.all != ns_handled.all;
+    int r = ns_libc.ppoll(w->now, n, w->ready || interrupted ? &zero : timeout, mask);
     int err = errno;
     if (wait_fd >= 0)
         ns_slot_wait_finish(slot);
     if (r < 0)
         return w->ready ? w->ready : -err;
     if (r == 0)
-        return w->ready;
+        return w->ready || !interrupted ? w->ready : -EINTR;
     int count = collect(w, swaps != __atomic_load_n(&ns_count_swaps, __ATOMIC_SEQ_CST));
     return count > 0 ? count : -EAGAIN; /* woken for nothing the application may see */
 }
@@ -182,9 +185,8 @@ static bool concerns_us(const struct pollfd *fds, nfds_t n)
     return false;
 }
 
-static int wait_until(struct set *w, const struct timespec *timeout, const sigset_t *mask)
+static int wait_until(struct set *w, struct ns_slot *slot, const struct timespec *timeout, const sigset_t *mask)
 {
-    struct ns_slot *slot = ns_slot_self();
     struct timespec left = timeout ? *timeout : (struct timespec){ 0 };
     struct ns_time end = NS_NEVER;
     if (timeout && timeout->tv_sec < 4000000000LL)
@@ -202,14 +204,27 @@ static int wait_until(struct set *w, const struct timespec *timeout, const sigse
     }
 }
 
+/* Inside nothing but its own slot, so that a wait in a handler on top is seen. */
+static int wait_inside(struct set *w, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct ns_slot *slot = ns_slot_self();
+    if (slot && !ns_slot_enter(slot, slot))
+        slot = NULL;
+    int r = wait_until(w, slot, timeout, mask);
+    if (slot)
+        ns_slot_leave(slot);
+    return r;
+}
+
 int ns_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
     struct pollfd small[SMALL + 1];
+    struct ns_handled since = ns_handled;
     if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
         ns_offer_all();
     if (!concerns_us(fds, n))
         return NS_NOT_OURS;
-    struct set w = { .fds = fds, .now = small, .n = n };
+    struct set w = { .fds = fds, .now = small, .n = n, .since = since };
     size_t bytes = (n + 1) * sizeof *fds;
     if (n > SMALL) {
         w.now = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -217,7 +232,7 @@ int ns_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const
             return -ENOMEM;
     }
     int saved = errno;
-    int r = wait_until(&w, timeout, mask);
+    int r = wait_inside(&w, timeout, mask);
     errno = saved;
     if (n > SMALL)
         munmap(w.now, bytes);

@@ -446,6 +446,7 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
     if (!o || o->kind != NS_KIND_EPOLL)
         return NS_NOT_OURS;
     struct ns_time end = timeout_ms < 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(timeout_ms));
+    struct ns_handled since = ns_handled;
     int saved = errno;
     for (;;) {
         int n = ns_libc.epoll_pwait(epfd, events, max, timeout_ms, mask);
@@ -457,6 +458,8 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
         n = filter(epfd, events, n);
         if (n > 0)
             return n;
+        if (since.all != ns_handled.all)
+            return -EINTR;
         if (timeout_ms >= 0) {
             int64_t left = end.ns - ns_now().ns;
             if (left <= 0)

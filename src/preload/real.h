@@ -140,7 +140,11 @@ struct file_handle;
       (pid_t * a, const char *b, const posix_spawn_file_actions_t *c, const posix_spawnattr_t *d,          \
        char *const e[], char *const f[]),                                                                  \
       (a, b, c, d, e, f))                                                                                  \
-    X(pid_t, -1, fork, (void), ())
+    X(pid_t, -1, fork, (void), ())                                                                         \
+    X(int, -1, sigaction, (int a, const struct sigaction *b, struct sigaction *c), (a, b, c))              \
+    X(sighandler_t, SIG_ERR, signal, (int a, sighandler_t b), (a, b))                                      \
+    X(sighandler_t, SIG_ERR, __sysv_signal, (int a, sighandler_t b), (a, b))                               \
+    X(sighandler_t, SIG_ERR, sigset, (int a, sighandler_t b), (a, b))
 
 struct ns_real {
 #define X(result, name, args) result(*name) args;
