@@ -154,13 +154,14 @@ fi
 if [ "$(id -u)" -eq 0 ]; then unshare -nm true; else unshare -Urnm true; fi 2> /dev/null || {
     begin "network tests"
     echo "this machine gives us no network namespaces (unshare -nm, or unshare -Urnm): skipped, not passed"
-    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/programs.py --list; } | wc -l) skipped"
+    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/programs.py --list; } | wc -l) skipped"
     network=no
 }
 
 if [ $network = yes ]; then
     counted "strangers" tests/strangers.py --builddir "$build"
     counted "real programs" tests/programs.py --builddir "$build"
+    counted "moments" tests/moments.py --builddir "$build"
     if [ "$quick" ]; then
         counted "faults" tests/faults.py --builddir "$build" -k '*/stream/*' -k plain-peer -k one-shot -k iterative
     else
