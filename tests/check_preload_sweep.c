@@ -785,6 +785,10 @@ static void processes(void)
     SHOW(posix_spawn(&pid, "/bin/sh", NULL, NULL, argv3, env5)), SHOW(reaped(pid));
     SHOW(posix_spawnp(&pid, "sh", NULL, NULL, argv3, env5)), SHOW(reaped(pid));
     SHOW(posix_spawn(&pid, "/nowhere/at/all", NULL, NULL, argv3, env5));
+    posix_spawn_file_actions_t actions;
+    SHOW(posix_spawn_file_actions_init(&actions)), SHOW(posix_spawn_file_actions_adddup2(&actions, 1, 9));
+    SHOW(posix_spawn_file_actions_adddup2(&actions, -1, 9));
+    SHOW(posix_spawn(&pid, "/bin/sh", &actions, NULL, argv3, env5)), SHOW(reaped(pid));
     SHOW(system("exit 6"));
 }
 

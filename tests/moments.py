@@ -240,7 +240,9 @@ def inbox_readable_while_suspended(context):
     x.server.says("s.recv(10)", b"unread")
     x.server.says("ep.poll(0)", [])
     x.rig.tage.address_add(link)
+    x.client.do("s.send(b'w')")                               # an idle client may not have seen a RST yet
     x.again()
+    x.server.says("s.recv(1)", b"w")
     x.talks()
 
 
@@ -360,6 +362,255 @@ def disconnect_with_an_inbox(context):
     x.server.says("t.recv(3)", b"new")
     x.server.do("t.send(b'answer')")
     x.client.says("s.recv(100)", b"answer")
+
+
+# -- duplicates ------------------------------------------------------------------------------------------------------
+
+def paused(context):
+    """`hold()` makes every thread wait between libc's dup and what the shim notes of it, until `go()`."""
+    x = Session(context, second_preload=context.built("tests/pause.so"))
+    x.client.do(f"""
+import ctypes
+own = ctypes.CDLL(None, use_errno=True)
+pause_fd = ctypes.c_int.in_dll(ctypes.CDLL({context.built("tests/pause.so")!r}), "pause_fd")
+gate = os.pipe()
+spare = os.open("/dev/null", os.O_RDONLY)
+def hold():
+    pause_fd.value = gate[0]
+def go():
+    pause_fd.value = -1
+    os.write(gate[1], b"g")
+""")
+    return x
+
+
+def duplicated_while_replaced(context, call, flag=0):
+    x = paused(context)
+    x.client.do("hold()")
+    new = x.client.begin(call).asleep(*ASLEEP)
+    x.resumes()
+    x.client.do("go()")
+    x.client.do(f"d = socket.socket(fileno={new.result()})")
+    x.client.says("os.fstat(d.fileno()).st_ino == os.fstat(s.fileno()).st_ino", True)
+    x.client.says("fcntl.fcntl(d, fcntl.F_GETFD)", flag)
+    x.client.do("d.send(b'by the other number')")
+    x.server.says("s.recv(19, socket.MSG_WAITALL)", b"by the other number")
+    x.resumes()
+    x.client.do("s.close()")
+    x.client.do("s = d")
+    x.talks()
+
+
+@case
+def dup_while_replaced(context):
+    duplicated_while_replaced(context, "own.dup(s.fileno())")
+
+
+@case
+def dup2_while_replaced(context):
+    duplicated_while_replaced(context, "own.dup2(s.fileno(), spare)")
+
+
+@case
+def dup3_while_replaced(context):
+    duplicated_while_replaced(context, "own.dup3(s.fileno(), spare, os.O_CLOEXEC)", 1)
+
+
+@case
+def fcntl_dupfd_while_replaced(context):
+    duplicated_while_replaced(context, "own.fcntl(s.fileno(), fcntl.F_DUPFD_CLOEXEC, 70)", 1)
+
+
+@case
+def dup_while_the_number_gets_another_session(context):
+    """Another thread closes the number and connects again under it: the duplicate stays of the first."""
+    x = paused(context)
+    x.client.do("number, peer, other = s.fileno(), s.getpeername(), s.dup()")
+    x.client.do("hold()")
+    new = x.client.begin("own.dup(number)").asleep(*ASLEEP)
+    x.client.do("s.close()")
+    x.client.do("s = socket.socket(socket.AF_INET6); s.connect(peer)")
+    x.client.says("s.fileno() == number", True)
+    x.client.do("s.send(b'second')")
+    x.server.do("t = l.accept()[0]")
+    x.server.says("t.recv(6)", b"second")
+    x.client.do("go()")
+    x.client.do(f"d = socket.socket(fileno={new.result()})")
+    x.resumes()
+    x.client.do("d.send(b'first')")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"first")
+
+
+# -- descriptors that leave ------------------------------------------------------------------------------------------
+
+@case
+def stdio_while_suspended(context):
+    """fdopen waits for a connection that the stream can have."""
+    x = Session(context)
+    x.suspended()
+    opened = x.client.begin("[own.fdopen(s.fileno(), b'r+') != 0 for own in [__import__('ctypes').CDLL(None)]]")
+    opened.asleep(*ASLEEP)
+    x.again()
+    if opened.result() != [True]:
+        raise Wrong("fdopen failed")
+    x.client.log.wait(DEMOTED)
+    x.talks()
+
+
+@case
+def stdio_with_an_inbox(context):
+    """What stdio would read has a hole: it must be told."""
+    x = inbox(context)
+    x.client.do("import ctypes; own = ctypes.CDLL(None, use_errno=True); own.fdopen.restype = ctypes.c_void_p")
+    x.client.says("own.fdopen(s.fileno(), b'r') != 0", True)
+    x.client.says("os.read(s.fileno(), 100)", "ConnectionResetError ECONNRESET")
+
+
+@case
+def rights_while_suspended(context):
+    x = Session(context)
+    x.client.do("a, b = socket.socketpair()")
+    x.suspended()
+    sent = x.client.begin("socket.send_fds(a, [b'x'], [s.fileno()])").asleep(*ASLEEP)
+    x.again()
+    if sent.result() != 1:
+        raise Wrong("not sent")
+    x.client.do("s = socket.socket(fileno=socket.recv_fds(b, 1, 1)[1][0])")
+    x.talks()
+    x.client.log.wait(DEMOTED)
+
+
+@case
+def rights_after_giving_up(context):
+    """The session ends while it waits: its error is what sendmsg says."""
+    x = Session(context, client_env={"NAMESOCKET_GIVE_UP": "1"})
+    x.client.do("a, b = socket.socketpair()")
+    x.suspended()
+    sent = x.client.begin("socket.send_fds(a, [b'x'], [s.fileno()])").asleep(*ASLEEP)
+    try:
+        sent.result()
+    except Raised as e:
+        if str(e) not in ("ConnectionResetError ECONNRESET", "TimeoutError ETIMEDOUT"):
+            raise
+        return
+    raise Wrong("a dead connection was passed on in silence")
+
+
+@case
+def splice_from_an_inbox(context):
+    x = inbox(context)
+    x.client.do("r, w = os.pipe()")
+    x.client.do("""
+def spliced(n):
+    out = b''
+    while len(out) < n:
+        out += os.read(r, os.splice(s.fileno(), w, n - len(out)))
+    return out
+""")
+    x.client.says("spliced(31)", BOTH)
+    x.server.do("s.send(b'more')")
+    x.client.says("spliced(4)", b"more")
+    x.talks()
+
+
+@case
+def splice_to_a_session_with_an_inbox(context):
+    """It becomes plain TCP for writing; what is unread is still read, in order."""
+    x = inbox(context)
+    x.client.do("r, w = os.pipe(); os.write(w, b'piped')")
+    x.client.says("os.splice(r, s.fileno(), 5)", 5)
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"piped")
+    x.client.says("select.select([s], [], [], 0)[0] == [s]", True)
+    x.client.do("s.send(b'w')")
+    x.client.says("s.recv(6)", BOTH[:6])
+    x.client.says("s.recv(100)", BOTH[6:])
+    x.server.says("s.recv(1)", b"w")
+    x.talks()
+
+
+@case
+def splice_while_suspended(context):
+    x = Session(context)
+    x.client.do("r, w = os.pipe(); os.write(w, b'piped')")
+    x.suspended()
+    x.client.says(f"os.splice(r, s.fileno(), 5, flags=2)", "BlockingIOError EAGAIN")
+    spliced = x.client.begin("os.splice(r, s.fileno(), 5)").asleep(*ASLEEP)
+    x.again()
+    if spliced.result() != 5:
+        raise Wrong("not spliced")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"piped")
+    x.talks()
+
+
+CHILD = "import os, sys, socket; s = socket.socket(fileno=int(sys.argv[1])); "
+
+
+@case
+def exec_while_suspended(context):
+    """The new program gets a connection that works, with the application's own keepalive settings."""
+    x = Session(context)
+    x.client.do("s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1234); os.set_inheritable(s.fileno(), True)")
+    x.suspended()
+    child = CHILD + ("s.send(b'from the next program %d %d' % (s.getsockopt(6, 4), s.getsockopt(1, 9)))")
+    run = x.client.begin(f"os.execv(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())])")
+    run.asleep(*ASLEEP)
+    x.again()
+    x.server.says("s.recv(30, socket.MSG_WAITALL)", b"from the next program 1234 0", 20)
+
+
+# -- children --------------------------------------------------------------------------------------------------------
+
+@case
+def spawn_keeps_what_is_close_on_exec(context):
+    x = Session(context)
+    x.client.says("os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)[1]", 0)
+    x.client.says("os.system('true')", 0)
+    x.resumes()
+    x.talks()
+    if x.client.log.count(DEMOTED):
+        raise Wrong("demoted for a child that cannot use it")
+
+
+@case
+def spawn_with_an_inherited_session(context):
+    x = Session(context)
+    x.client.do("os.set_inheritable(s.fileno(), True)")
+    child = CHILD + "s.send(b'child')"
+    x.client.says(f"os.waitpid(os.posix_spawn(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())], "
+                  "{}), 0)[1]", 0)
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.client.log.wait(DEMOTED)
+    x.talks()
+
+
+@case
+def spawn_with_a_session_as_standard_output(context):
+    """Close-on-exec, but a file action gives it to the child."""
+    x = Session(context)
+    x.client.says("os.waitpid(os.posix_spawn('/bin/echo', ['echo', 'child'], {}, "
+                  "file_actions=[(os.POSIX_SPAWN_DUP2, s.fileno(), 1)]), 0)[1]", 0)
+    x.server.says("s.recv(6, socket.MSG_WAITALL)", b"child\n")
+    x.client.log.wait(DEMOTED)
+    x.talks()
+
+
+@case
+def fork_while_suspended(context):
+    """The child has a connection that is gone; the session goes on in the parent."""
+    x = Session(context)
+    x.suspended()
+    x.client.do("pid = os.fork()\nif pid == 0: os._exit(0)\nos.waitpid(pid, 0)")
+    x.again()
+    x.talks()
+
+
+@case
+def fork_with_an_inbox(context):
+    x = inbox(context)
+    x.client.do("pid = os.fork()\nif pid == 0: os._exit(0)\nos.waitpid(pid, 0)")
+    x.client.log.wait(DEMOTED)
+    x.client.says("s.recv(100)", BOTH)
+    x.talks()
 
 
 if __name__ == "__main__":

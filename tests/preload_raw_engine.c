@@ -41,7 +41,11 @@ void ns_fd_born(int fd)
 {
 }
 
-void ns_fd_duplicated(int oldfd, int newfd)
+void ns_fd_duplicating(struct ns_duplicate *d, int oldfd)
+{
+}
+
+void ns_fd_duplicated(struct ns_duplicate *d, int newfd)
 {
 }
 
@@ -61,8 +65,19 @@ void ns_slot_poke(void)
 {
 }
 
-void ns_fd_demote(int fd, const char *why)
+int ns_fd_demote(int fd, const char *why, bool wait)
 {
+    return 0;
+}
+
+int ns_fd_leave(int fd, const char *why)
+{
+    return 0;
+}
+
+size_t ns_fd_inbox(int fd)
+{
+    return 0;
 }
 
 void ns_names_learn(const char *name, const struct addrinfo *list)
@@ -182,6 +197,10 @@ void ns_fork_prepare(void)
 }
 
 void ns_fork_parent(void)
+{
+}
+
+void ns_spawn_parent(bool (*given)(int fd))
 {
 }
 

@@ -8,6 +8,7 @@
 #include "engine/watch.h"
 
 #include <linux/sockios.h>
+#include <sys/stat.h>
 #include <sys/ioctl.h>
 
 void ns_fd_born(int fd)
@@ -30,19 +31,46 @@ void ns_fd_born(int fd)
     ns_table_unhold(&hold);
 }
 
-void ns_fd_duplicated(int oldfd, int newfd)
+/* The slot keeps the object from becoming another one under our hands. */
+void ns_fd_duplicating(struct ns_duplicate *d, int oldfd)
+{
+    *d = (struct ns_duplicate){ .object = ns_object_at(oldfd) };
+    if (!d->object || !(d->slot = ns_slot_self()))
+        return;
+    ns_slot_enter(d->slot, d->object);
+    if (ns_object_at(oldfd) != d->object)
+        d->object = NULL;
+}
+
+static ino_t inode_of(int fd)
+{
+    struct stat st;
+    return ns_sys_fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
+/* A duplicate that was made just before the connection was replaced is one of
+ * the old socket. Table held, so that this does not happen again. */
+static bool renew_duplicate(const struct ns_object *o, int newfd)
+{
+    if (o->kind != NS_KIND_SOCK || inode_of(newfd) == inode_of(o->fd))
+        return true;
+    int flags = ns_sys_fcntl(newfd, F_GETFD, 0);
+    return ns_sys_dup3(o->fd, newfd, flags > 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0) >= 0;
+}
+
+void ns_fd_duplicated(struct ns_duplicate *d, int newfd)
 {
     struct ns_hold hold;
-    if (oldfd == newfd || newfd < 0)
-        return;
-    ns_fd_born(newfd);
-    if (!ns_object_at(oldfd))
-        return;
-    ns_table_hold(&hold);
-    struct ns_object *o = ns_object_at(oldfd);
-    if (o && (unsigned)newfd < NS_FD_MAX)
-        ns_table_put(newfd, o);
-    ns_table_unhold(&hold);
+    if (newfd >= 0)
+        ns_fd_born(newfd);
+    if (d->object && newfd >= 0 && (unsigned)newfd < NS_FD_MAX) {
+        ns_table_hold(&hold);
+        if (d->object->fds > 0 && renew_duplicate(d->object, newfd))
+            ns_table_put(newfd, d->object);
+        ns_table_unhold(&hold);
+    }
+    if (d->slot)
+        ns_slot_leave(d->slot);
 }
 
 /* ---- close ---- */

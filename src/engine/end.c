@@ -64,7 +64,7 @@ void ns_sock_forget(struct ns_sock *s)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (s->o.fds > 0) {
+    if (s->o.fds > 0 && !ns_sock_inbox_filled(s)) {
         ns_object_each_fd(&s->o, clear_entry, NULL);
         s->o.fds = 0;
         s->o.fd = -1;
@@ -84,14 +84,12 @@ static void restore_keepalive(struct ns_sock *s)
                           sizeof(int));
 }
 
-void ns_sock_demote(struct ns_sock *s, const char *why)
+bool ns_sock_demote(struct ns_sock *s, const char *why)
 {
     sigset_t saved;
-    __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
     ns_lock_quiet(&s->tx, &saved);
     bool was_protected = ns_session_protected(&s->session);
-    bool now = s->session.state != NS_SUSPENDED && !ns_sock_inbox_filled(s) &&
-               s->session.carrier.tx_position == s->session.ring.head;
+    bool now = s->session.state != NS_SUSPENDED && s->session.carrier.tx_position == s->session.ring.head;
     if (now)
         now = ns_sock_event(s, NS_EVENT_DEMOTED);
     if (now)
@@ -103,6 +101,7 @@ void ns_sock_demote(struct ns_sock *s, const char *why)
     }
     if (now)
         ns_sock_forget(s);
+    return now;
 }
 
 /* ---- dissolved by the application ---- */
@@ -183,5 +182,6 @@ void ns_sock_abandon(struct ns_sock *s, struct ns_time now)
     }
     ns_resume_stop(s, now);
     ns_serve_forget(s);
+    __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
     ns_sock_demote(s, "bytes were written around it");
 }

@@ -32,16 +32,17 @@
 
 #include "engine/sock.h"
 
-/* Makes it plain TCP, if it is on a working connection; with a line in the log.
- * The table entries go. No lock held. */
-void ns_sock_demote(struct ns_sock *s, const char *why);
+/* Makes it plain TCP, if it is on a working connection that has all of the stream;
+ * with a line in the log. The table entries go. Returns whether that was so. No
+ * lock held but the table's. */
+bool ns_sock_demote(struct ns_sock *s, const char *why);
 
 /* The application dissolves the connection by connect(2) with AF_UNSPEC: nothing
  * is delivered or read any more. The caller does the real call. No lock held. */
 void ns_sock_disconnect(struct ns_sock *s);
 
 /* After it became NS_PLAIN: the table entries go, so that the next call is a
- * plain one. No lock held. */
+ * plain one; but they stay until the inbox is read. No lock held. */
 void ns_sock_forget(struct ns_sock *s);
 
 /* Its last descriptor is gone and nothing is left to deliver: frees it, or has

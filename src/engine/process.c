@@ -4,9 +4,9 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/ledger.h"
 #include "engine/listener.h"
 #include "engine/names.h"
-#include "engine/pass.h"
 #include "engine/ready.h"
 #include "engine/guest.h"
 #include "engine/sys.h"
@@ -15,63 +15,112 @@
 /* The end of a process waits at most this long for what is not delivered. */
 #define EXIT_MS 30000
 
+/* While the helper gives a connection up it is neither one that a child may use
+ * nor one that is gone. It takes a second at most. */
+static bool any_retiring(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_SOCK && ((struct ns_sock *)o)->retiring)
+            return true;
+    return false;
+}
+
 void ns_fork_prepare(void)
 {
     if (!ns_table)
         return;
-    ns_lock(&ns_table_lock);
+    while (ns_lock(&ns_table_lock) && any_retiring()) {
+        ns_unlock(&ns_table_lock);
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 100000 }, NULL);
+    }
     /* Nothing is half done: handlers may run while the process forks. One that
      * was put off would leave its mask to what is spawned. */
     ns_signals_let_in();
 }
 
-/* A child may use what it inherits, and the ring would not see it. */
-static bool shared_with_child(struct ns_object *o)
+/* What the child inherits: all, or what is open after exec. */
+struct heir {
+    bool (*given)(int fd); /* NULL: none */
+    bool spawned, inherits;
+};
+
+static void inherit(void *ctx, int fd)
 {
-    return o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state((struct ns_sock *)o) != NS_PLAIN;
+    struct heir *h = ctx;
+    int flags = ns_sys_fcntl(fd, F_GETFD, 0);
+    h->inherits |= flags >= 0 && (!(flags & FD_CLOEXEC) || (h->given && h->given(fd)));
 }
 
-static void forget_listeners(void)
+static bool inherits(struct heir *h, struct ns_object *o)
 {
-    ns_guest_end_leases();
-    for (struct ns_object *o = ns_objects; o; o = o->next) {
-        if (o->kind != NS_KIND_LISTENER || o->fd < 0)
+    h->inherits = !h->spawned && o->fd >= 0;
+    if (h->spawned && o->fd >= 0)
+        ns_object_each_fd(o, inherit, h);
+    return h->inherits;
+}
+
+static void forget_listener(struct ns_object *o)
+{
+    struct ns_listener *l = (struct ns_listener *)o;
+    ns_listener_unwatch(l);
+    l->watched = l->shared = true; /* nor is it watched again */
+    /* What waits in its queue is the application's still. */
+    if (l->count > 0)
+        return;
+    ns_watch_drop_all(o);
+    for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
+        ns_table_remove(fd);
+    __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
+}
+
+/* A child may use what it inherits, and the ring would not see it. */
+static void share(struct ns_sock *s)
+{
+    struct ns_ledger l;
+    enum ns_state state = ns_sock_state(s);
+    /* The child has a dead connection; what comes after it is this process's. */
+    if (state == NS_SUSPENDED && (s->retired || (ns_ledger_read(s->o.fd, &l) == 0 && l.state == NS_TCP_CLOSE)))
+        return;
+    /* What awaits its first bytes stays, so that NEW is taken off it. */
+    if (state == NS_AWAITING || !ns_sock_demote(s, "a child process may use the connection too"))
+        __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
+}
+
+static void made_child(struct heir *h)
+{
+    bool leases_end = false;
+    ns_signals_put_off();
+    for (struct ns_object *o = ns_objects, *next; o; o = next) {
+        next = o->next;
+        if (!inherits(h, o))
             continue;
-        struct ns_listener *l = (struct ns_listener *)o;
-        ns_listener_unwatch(l);
-        l->watched = l->shared = true; /* nor is it watched again */
-        /* What waits in its queue is the application's still. */
-        if (l->count > 0)
-            continue;
-        ns_watch_drop_all(o);
-        for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
-            ns_table_remove(fd);
-        __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
+        if (o->kind == NS_KIND_SOCK && ns_sock_state((struct ns_sock *)o) != NS_PLAIN) {
+            share((struct ns_sock *)o);
+        } else if (o->kind == NS_KIND_LISTENER) {
+            /* A child may accept from it: what comes is no more ours alone. */
+            if (!leases_end)
+                ns_guest_end_leases();
+            leases_end = true;
+            forget_listener(o);
+        }
     }
+    ns_unlock(&ns_table_lock);
+    if (ns_helper_running())
+        ns_helper_look();
 }
 
 void ns_fork_parent(void)
 {
-    if (!ns_table)
-        return;
-    ns_signals_put_off();
-    struct ns_object *next;
-    for (struct ns_object *o = ns_objects; o; o = next) {
-        next = o->next;
-        if (!shared_with_child(o))
-            continue;
-        struct ns_sock *s = (struct ns_sock *)o;
-        /* What awaits its first bytes stays, so that NEW is taken off it. */
-        if (ns_sock_state(s) != NS_AWAITING)
-            ns_sock_demote(s, "the process has forked; the child may use the connection too");
-        else
-            s->unfaithful = true;
-    }
-    /* A child may accept from them: what comes is no more ours alone. */
-    forget_listeners();
-    ns_unlock(&ns_table_lock);
-    if (ns_helper_running())
-        ns_helper_look();
+    struct heir child = { .spawned = false };
+    if (ns_table)
+        made_child(&child);
+}
+
+void ns_spawn_parent(bool (*given)(int fd))
+{
+    struct heir child = { .spawned = true, .given = given };
+    if (ns_table)
+        made_child(&child);
 }
 
 void ns_fork_child(void)
@@ -104,21 +153,6 @@ void ns_fork_child(void)
     }
 }
 
-void ns_exec_prepare(void)
-{
-    struct ns_hold hold;
-    if (!ns_table || !ns_objects)
-        return;
-    /* The next program does not know that NEW may stand in front. */
-    ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects, *next; o; o = next) {
-        next = o->next;
-        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state((struct ns_sock *)o) == NS_AWAITING)
-            ns_pass_await_new((struct ns_sock *)o, o->fd);
-    }
-    ns_table_unhold(&hold);
-}
-
 /* Whether some suspended session still has bytes that the peer does not. What a
  * working connection holds, the kernel delivers after us. */
 static bool anything_undelivered(void)
@@ -144,4 +178,39 @@ void ns_process_exiting(void)
     struct ns_time end = ns_time_add(ns_now(), ns_time_ms(patience_ms));
     while (anything_undelivered() && ns_time_before(ns_now(), end))
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 5000000 }, NULL);
+}
+
+/* ---- exec ---- */
+
+static void open_after_exec(void *ctx, int fd)
+{
+    int flags = ns_sys_fcntl(fd, F_GETFD, 0);
+    if (flags >= 0 && !(flags & FD_CLOEXEC))
+        *(int *)ctx = fd;
+}
+
+/* The next descriptor that the new program inherits as a session, or -1. */
+static int next_heirloom(void)
+{
+    struct ns_hold hold;
+    int fd = -1;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next)
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state((struct ns_sock *)o) != NS_FAILED)
+            ns_object_each_fd(o, open_after_exec, &fd);
+    ns_table_unhold(&hold);
+    return fd;
+}
+
+void ns_exec_prepare(void)
+{
+    int fd;
+    if (!ns_table || !ns_objects)
+        return;
+    /* The next program knows nothing of NEW in front, or of another connection
+     * to come. What is closed by exec is delivered as at the end of a process. */
+    while ((fd = next_heirloom()) >= 0)
+        if (ns_fd_leave(fd, "exec") == -ENOBUFS)
+            break;
+    ns_process_exiting();
 }

@@ -234,7 +234,7 @@ static bool too_little(struct ns_sock *s, int fd, struct in *i)
 {
     int unread = 0;
     size_t held = ns_ring_used(&s->inbox), want = target(s, i);
-    if (held >= want || i->enough || !ns_session_protected(&s->session) || ns_nonblocking(fd, i->flags))
+    if (held >= want || i->enough || ns_sock_state(s) == NS_FAILED || ns_nonblocking(fd, i->flags))
         return false;
     if (!s->retired && (ns_sys_ioctl(fd, FIONREAD, &unread) < 0 || held + (size_t)unread >= want))
         return false;
@@ -305,7 +305,7 @@ static ssize_t await_more(struct ns_sock *s, struct ns_slot *slot, int fd, struc
 {
     sigset_t saved;
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
-    bool connected = ns_sock_state(s) == NS_CONNECTED;
+    bool connected = ns_sock_state(s) != NS_SUSPENDED;
     int err = block(s, slot, fd, i, connected ? POLLIN : 0, inbox_waits);
     ns_lock_quiet(&s->rx, &saved);
     if (ns_sock_at(fd) == s)
@@ -342,7 +342,7 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
         return await_first(s, fd, i, first);
     if (first == NS_FIRST_NEW)
         ns_sock_born(s);
-    else if (first == NS_FIRST_PLAIN)
+    else if (first == NS_FIRST_PLAIN || (ns_sock_state(s) == NS_PLAIN && !ns_sock_inbox_filled(s)))
         ns_sock_forget(s);
     if (n == NS_NOT_OURS && i->done > 0)
         return (ssize_t)i->done;

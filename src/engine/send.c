@@ -348,8 +348,8 @@ ssize_t ns_send(int fd, const void *buf, size_t len, int flags)
     if (len == 0 && ns_sock_state(s) == NS_CONNECTED)
         return 0;
     if (unrepeatable(flags)) {
-        ns_sock_demote(s, "zero-copy data");
-        return NS_NOT_OURS;
+        int r = ns_fd_demote(fd, "zero-copy data", !ns_nonblocking(fd, flags));
+        return r < 0 ? r : NS_NOT_OURS;
     }
     struct iovec iov = { (void *)buf, len };
     struct out o = { .iov = &iov, .iovs = 1, .total = len, .flags = flags, .since = ns_handled };
@@ -362,8 +362,8 @@ ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags)
     if (!s)
         return NS_NOT_OURS;
     if (unrepeatable(flags)) {
-        ns_sock_demote(s, "zero-copy data");
-        return NS_NOT_OURS;
+        int r = ns_fd_demote(fd, "zero-copy data", !ns_nonblocking(fd, flags));
+        return r < 0 ? r : NS_NOT_OURS;
     }
     if (msg->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;

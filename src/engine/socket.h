@@ -28,6 +28,7 @@
 #define NS_FD_MAX (1 << 20)
 
 struct ns_object;
+struct ns_slot;
 extern _Atomic(struct ns_object *) *ns_table;
 
 /* Whether the engine holds anything for `fd`. One load; async-signal-safe. */
@@ -49,8 +50,17 @@ int ns_engine_init(void);
 /* `fd` has just been created by whatever call: a stale entry is dropped. */
 void ns_fd_born(int fd);
 
-/* `newfd` has just become a duplicate of `oldfd` (dup, dup2, dup3, F_DUPFD). */
-void ns_fd_duplicated(int oldfd, int newfd);
+/*
+ * Around a call that makes a duplicate of `oldfd` (dup, dup2, dup3, F_DUPFD):
+ * _duplicating before it, then, with its result, _duplicated. In between the
+ * connection may be replaced, and `oldfd` closed, by another thread.
+ */
+struct ns_duplicate {
+    struct ns_slot *slot;
+    struct ns_object *object;
+};
+void ns_fd_duplicating(struct ns_duplicate *d, int oldfd);
+void ns_fd_duplicated(struct ns_duplicate *d, int newfd);
 
 /*
  * Before close(fd), and before dup2/dup3 onto fd. Afterwards the caller does
@@ -63,9 +73,22 @@ int ns_fd_closing(int fd);
  * close, closefrom and close_range must pass over. */
 bool ns_fd_internal(int fd);
 
-/* Makes a session plain TCP, with `why` in the log; for descriptors that go
- * where the engine cannot follow (fdopen, SCM_RIGHTS, io_uring). */
-void ns_fd_demote(int fd, const char *why);
+/*
+ * Makes a session plain TCP, with `why` in the log, for what the engine cannot
+ * repeat (splice, zero copy). That takes a working connection: where there is
+ * none it waits, or says -EAGAIN without `wait`. -EINTR: a signal has come.
+ * Any other error is the one with which the session has ended. What was unread
+ * of an earlier connection is still read by ns_recv first (ns_fd_inbox).
+ */
+int ns_fd_demote(int fd, const char *why, bool wait);
+
+/* The same for a descriptor that goes where the engine cannot follow (stdio,
+ * another process or program). Bytes of an earlier connection cannot go there:
+ * rather than miss them, the stream ends with an error. */
+int ns_fd_leave(int fd, const char *why);
+
+/* How many bytes of an earlier connection are unread. */
+size_t ns_fd_inbox(int fd);
 
 /* ---- naming ---- */
 
@@ -114,6 +137,9 @@ int ns_ioctl(int fd, unsigned long request, void *arg);
 void ns_fork_prepare(void);
 void ns_fork_parent(void);
 void ns_fork_child(void);
+/* The same around a spawn, whose child inherits nothing that is close-on-exec but
+ * what `given` says (it may be NULL). */
+void ns_spawn_parent(bool (*given)(int fd));
 /* Before exec and before the process ends: what must not be lost is seen to. */
 void ns_exec_prepare(void);
 void ns_process_exiting(void);

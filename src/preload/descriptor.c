@@ -135,20 +135,30 @@ NS_EXPORT void closefrom(int low)
     errno = saved;
 }
 
-static int duplicated(int oldfd, int newfd)
+static int duplicated(struct ns_duplicate *d, int newfd)
 {
-    if (newfd < 0)
-        return newfd;
-    if (ns_ours(oldfd))
-        ns_fd_duplicated(oldfd, newfd);
-    else
-        ns_newborn(newfd);
+    ns_fd_duplicated(d, newfd);
     return newfd;
 }
 
+/* `call` makes a duplicate of `oldfd`: its result. */
+#define DUPLICATE(oldfd, call)                                                                             \
+    ({                                                                                                     \
+        struct ns_duplicate d_;                                                                            \
+        int r_;                                                                                            \
+                                                                                                           \
+        if (ns_ours(oldfd)) {                                                                              \
+            ns_fd_duplicating(&d_, oldfd);                                                                 \
+            r_ = duplicated(&d_, call);                                                                    \
+        } else {                                                                                           \
+            r_ = ns_newborn(call);                                                                         \
+        }                                                                                                  \
+        r_;                                                                                                \
+    })
+
 NS_EXPORT int dup(int fd)
 {
-    return duplicated(fd, ns_real.dup(fd));
+    return DUPLICATE(fd, ns_real.dup(fd));
 }
 
 /*
@@ -173,7 +183,7 @@ NS_EXPORT int dup2(int oldfd, int newfd)
 
     if (oldfd == newfd || r < 0)
         return r < 0 ? (int)ns_result(r) : ns_real.dup2(oldfd, newfd);
-    return duplicated(oldfd, ns_real.dup2(oldfd, newfd));
+    return DUPLICATE(oldfd, ns_real.dup2(oldfd, newfd));
 }
 
 NS_TWIN(__dup2, dup2);
@@ -185,7 +195,7 @@ NS_EXPORT int dup3(int oldfd, int newfd, int flags)
     if (oldfd == newfd || flags & ~O_CLOEXEC)
         return ns_real.dup3(oldfd, newfd, flags);
     r = give_up(oldfd, newfd);
-    return r < 0 ? (int)ns_result(r) : duplicated(oldfd, ns_real.dup3(oldfd, newfd, flags));
+    return r < 0 ? (int)ns_result(r) : DUPLICATE(oldfd, ns_real.dup3(oldfd, newfd, flags));
 }
 
 /* Whatever the command takes, it fits in a long, and libc passes it on unread. */
@@ -193,13 +203,13 @@ NS_EXPORT int fcntl(int fd, int cmd, ...)
 {
     va_list ap;
     long arg;
-    int r;
 
     va_start(ap, cmd);
     arg = va_arg(ap, long);
     va_end(ap);
-    r = ns_real.fcntl(fd, cmd, arg);
-    return cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC ? duplicated(fd, r) : r;
+    if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
+        return DUPLICATE(fd, ns_real.fcntl(fd, cmd, arg));
+    return ns_real.fcntl(fd, cmd, arg);
 }
 
 NS_TWIN(fcntl64, fcntl);

@@ -112,9 +112,30 @@ NS_EXPORT int execle(const char *path, const char *arg, ...)
     return execve(path, argv, env);
 }
 
+/* ---- posix_spawn ---- */
+
+/*
+ * Numbers that were ever named in a file action's dup2: such a child may get what
+ * is close-on-exec. For all file actions, since they can be copied; one bit each.
+ */
+static uint64_t given[NS_FD_MAX / 64];
+
+static bool may_be_given(int fd)
+{
+    return __atomic_load_n(&given[fd / 64], __ATOMIC_RELAXED) >> (fd % 64) & 1;
+}
+
+NS_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int newfd)
+{
+    if ((unsigned)fd < NS_FD_MAX)
+        __atomic_fetch_or(&given[fd / 64], (uint64_t)1 << (fd % 64), __ATOMIC_RELAXED);
+    return ns_real.posix_spawn_file_actions_adddup2(actions, fd, newfd);
+}
+
 /*
  * To the engine a spawn is a fork whose child never comes back to us: libc
- * makes it without running the handlers of pthread_atfork.
+ * makes it without running the handlers of pthread_atfork. Until it is another
+ * program, nothing of ours runs in it.
  */
 NS_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
@@ -125,7 +146,7 @@ NS_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_a
         return ns_real.posix_spawn(pid, path, actions, attr, argv, envp);
     ns_fork_prepare();
     r = ns_real.posix_spawn(pid, path, actions, attr, argv, envp);
-    ns_fork_parent();
+    ns_spawn_parent(actions ? may_be_given : NULL);
     return r;
 }
 
@@ -138,7 +159,7 @@ NS_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_
         return ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
     ns_fork_prepare();
     r = ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
-    ns_fork_parent();
+    ns_spawn_parent(actions ? may_be_given : NULL);
     return r;
 }
 

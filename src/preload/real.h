@@ -132,6 +132,7 @@ struct file_handle;
     X(int, -1, execvp, (const char *a, char *const b[]), (a, b))                                           \
     X(int, -1, execvpe, (const char *a, char *const b[], char *const c[]), (a, b, c))                      \
     X(int, -1, fexecve, (int a, char *const b[], char *const c[]), (a, b, c))                              \
+    X(int, ENOSYS, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t * a, int b, int c), (a, b, c)) \
     X(int, ENOSYS, posix_spawn,                                                                            \
       (pid_t * a, const char *b, const posix_spawn_file_actions_t *c, const posix_spawnattr_t *d,          \
        char *const e[], char *const f[]),                                                                  \

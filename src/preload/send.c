@@ -51,7 +51,10 @@ NS_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
         if (r != NS_NOT_OURS)
             return ns_sent(r, flags);
     }
-    ns_passing_sent(msg);
+    int failed = ns_passing_sent(msg);
+
+    if (failed < 0)
+        return ns_result(failed);
     return ns_real.sendmsg(fd, msg, flags);
 }
 
@@ -85,14 +88,20 @@ static ssize_t send_messages(int fd, struct mmsghdr *msgs, unsigned n, int flags
 
 NS_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 {
-    if (ns_ours(fd)) {
-        ssize_t r = send_messages(fd, msgs, n, flags);
+    int r;
 
-        if (r != NS_NOT_OURS)
-            return (int)ns_sent(r, flags);
+    if (ns_ours(fd)) {
+        ssize_t sent = send_messages(fd, msgs, n, flags);
+
+        if (sent != NS_NOT_OURS)
+            return (int)ns_sent(sent, flags);
     } else if (ns_ready() && ns_plausible(msgs)) {
         for (unsigned i = 0; i < n && i < UIO_MAXIOV; i++)
-            ns_passing_sent(&msgs[i].msg_hdr);
+            if ((r = ns_passing_sent(&msgs[i].msg_hdr)) < 0) {
+                if (i == 0)
+                    return (int)ns_result(r);
+                n = i; /* those before it go */
+            }
     }
     return ns_real.sendmmsg(fd, msgs, n, flags);
 }
@@ -162,13 +171,55 @@ NS_EXPORT ssize_t sendfile(int fd, int in_fd, off_t *offset, size_t count)
 
 NS_TWIN(sendfile64, sendfile);
 
+#define SPLICED_BYTES 4096 /* as much as a pipe that polls writable takes without waiting (pipe(7)) */
+
+/* From the inbox: what is under the descriptor comes after it. */
+static ssize_t splice_inbox(int in, int out, size_t len, unsigned flags)
+{
+    char piece[SPLICED_BYTES];
+    struct pollfd p = { .fd = out, .events = POLLOUT };
+    ssize_t n = (ssize_t)ns_fd_inbox(in);
+
+    if ((size_t)n > len)
+        n = (ssize_t)len;
+    n = ns_recv(in, piece, (size_t)n < sizeof piece ? (size_t)n : sizeof piece, MSG_PEEK | MSG_DONTWAIT);
+    if (n <= 0)
+        return n;
+    if (flags & SPLICE_F_NONBLOCK && ns_real.poll(&p, 1, 0) == 0)
+        return -EAGAIN;
+    n = ns_real.write(out, piece, (size_t)n);
+    return n < 0 ? -errno : ns_recv(in, piece, (size_t)n, MSG_DONTWAIT);
+}
+
+static bool nonblocking(int fd)
+{
+    int flags = ns_sys_fcntl(fd, F_GETFL, 0);
+
+    return flags >= 0 && flags & O_NONBLOCK;
+}
+
+/* A session at either end of a splice becomes plain TCP. */
+static int before_splice(int in, int out, unsigned flags)
+{
+    bool wait = !(flags & SPLICE_F_NONBLOCK);
+    int r = 0;
+
+    if (ns_ours(in))
+        r = ns_fd_demote(in, "splice", wait && !nonblocking(in));
+    if (r == 0 && ns_ours(out))
+        r = ns_fd_demote(out, "splice", wait && !nonblocking(out));
+    return r;
+}
+
 /* The bytes of a splice never pass through memory, so none can be kept for replay. */
 NS_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t len, unsigned flags)
 {
-    if (ns_ours(in))
-        ns_fd_demote(in, "splice");
-    if (ns_ours(out))
-        ns_fd_demote(out, "splice");
+    ssize_t r = before_splice(in, out, flags);
+
+    if (r == 0 && len && ns_ours(in) && !in_offset && !out_offset && ns_fd_inbox(in))
+        return ns_result(splice_inbox(in, out, len, flags));
+    if (r < 0)
+        return ns_result(r);
     return ns_real.splice(in, in_offset, out, out_offset, len, flags);
 }
 

@@ -6,8 +6,14 @@
 
 NS_EXPORT FILE *fdopen(int fd, const char *mode)
 {
-    if (ns_ours(fd))
-        ns_fd_demote(fd, "stdio");
+    int r = 0;
+
+    while (ns_ours(fd) && (r = ns_fd_leave(fd, "stdio")) == -EINTR)
+        ;
+    if (r < 0) {
+        ns_result(r);
+        return NULL;
+    }
     return ns_real.fdopen(fd, mode);
 }
 

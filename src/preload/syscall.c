@@ -90,6 +90,8 @@ static long engine(int r)
 /* Calls that concern the engine whatever the descriptor is. */
 static long on_any(long number, const long *a)
 {
+    int r;
+
     switch (number) {
     case SYS_connect:
         return ns_plausible(PTR(1)) ? engine(ns_connect(FD(0), PTR(1), LENGTH(2))) : NS_NOT_OURS;
@@ -118,12 +120,10 @@ static long on_any(long number, const long *a)
     case SYS_epoll_ctl:
         return engine(ns_epoll_ctl(FD(0), (int)a[1], FD(2), PTR(3)));
     case SYS_sendmsg:
-        ns_passing_sent(PTR(1));
-        return NS_NOT_OURS;
+        r = ns_passing_sent(PTR(1));
+        return r < 0 ? ns_result(r) : NS_NOT_OURS;
     case SYS_splice:
-        if (ns_ours(FD(2)))
-            ns_fd_demote(FD(2), "splice");
-        return NS_NOT_OURS;
+        return splice(FD(0), PTR(1), FD(2), PTR(3), (size_t)a[4], (unsigned)a[5]);
     case SYS_execve:
     case SYS_execveat:
         ns_exec_prepare();

@@ -66,9 +66,13 @@ class Call:
         def look():
             if self.done():
                 raise Wrong(f"{self.text} did not wait: {self.puppet.proc.last(f'^{self.number} [=!]')[0]}")
-            with open(f"/proc/{self.puppet.pid}/task/{tid}/syscall") as f:
-                return f.read().split()[0] in map(str, calls)
+            try:
+                with open(f"/proc/{self.puppet.pid}/task/{tid}/syscall") as f:
+                    return f.read().split()[0] in map(str, calls)
+            except FileNotFoundError:
+                return self.done()                            # and says so in the next round
         wait_for(f"{self.text} to sleep", look)
+        look()
         return self
 
 

@@ -32,6 +32,10 @@ class Context:
         self.timeout_s = options.timeout
         self.rigs = []
 
+    def built(self, name):
+        """A file of the build directory."""
+        return os.path.abspath(os.path.join(self.options.builddir, name))
+
     def rig(self, **kw):
         sub = self.dir if not self.rigs else os.path.join(self.dir, f"rig{len(self.rigs)}")
         rig = hosts.Rig(keep=sub, **kw)
