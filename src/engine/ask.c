@@ -7,6 +7,7 @@
 #include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/sys.h"
+#include "engine/watch.h"
 
 #include <errno.h>
 #include <string.h>
@@ -119,6 +120,43 @@ static void start_holding(struct ns_sock *s, int fd)
                                                             ns_engine.policy.hold_margin_ms * 1000000 });
 }
 
+/* ---- holding: no byte is taken, and nobody is told that the socket is writable ---- */
+
+static void holds_over(struct ns_timer *timer, struct ns_time now);
+static struct ns_timer next_hold = { .fire = holds_over }; /* the helper's */
+
+static void mute(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    ns_watch_mute(&s->o);
+    ns_table_unhold(&hold);
+}
+
+static void unmute_at(struct ns_time at)
+{
+    if (!next_hold.set || ns_time_before(at, next_hold.at))
+        ns_timer_set(&next_hold, at);
+}
+
+/* Whatever has not got its answer by now is written to all the same. */
+static void holds_over(struct ns_timer *timer, struct ns_time now)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        if (o->kind != NS_KIND_SOCK || ns_sock_state(s) != NS_ASKING)
+            continue;
+        if (ns_time_before(now, s->hold_until))
+            unmute_at(s->hold_until);
+        else
+            ns_watch_unmute(o);
+    }
+    ns_table_unhold(&hold);
+    ns_slots_wake();
+}
+
 void ns_ask_begin(struct ns_sock *s, int fd, bool trusted)
 {
     struct ns_hello_ack ack;
@@ -147,10 +185,12 @@ void ns_ask_begin(struct ns_sock *s, int fd, bool trusted)
     }
     enum ns_state state = s->session.state;
     ns_unlock(&s->tx);
-    if (ask)
+    if (ask) {
+        mute(s);
         ns_helper_post(s, NS_TODO_ASK);
-    else if (state == NS_PLAIN)
+    } else if (state == NS_PLAIN) {
         ns_sock_forget(s);
+    }
 }
 
 /* ---- on the helper ---- */
@@ -188,10 +228,12 @@ static void apply(const struct entry *e)
         if (o->kind != NS_KIND_SOCK || s->session.state != NS_ASKING || s->port != e->port ||
             !ns_address_equal(&s->pair.destination, &e->address))
             continue;
-        if (e->answer == ANSWER_YES)
+        if (e->answer == ANSWER_YES) {
             answer_yes_to(s, e);
-        else
+            ns_watch_unmute(o);
+        } else {
             answer_no_to(s);
+        }
     }
     ns_table_unhold(&hold);
     ns_slots_wake();
@@ -350,6 +392,7 @@ void ns_ask_for(struct ns_sock *s, struct ns_time now)
     sigset_t saved;
     if (ns_sock_state(s) != NS_ASKING)
         return;
+    unmute_at(s->hold_until);
     ns_lock_quiet(&lock, &saved);
     struct entry *e = find(&s->pair.destination, s->port);
     ns_unlock_quiet(&lock, &saved);
@@ -381,6 +424,7 @@ void ns_ask_for(struct ns_sock *s, struct ns_time now)
 
 void ns_ask_fork_child(void)
 {
+    next_hold.set = false;
     ns_lock_reset(&lock);
     for (int i = 0; i < ANSWERS; i++) {
         if (entries[i].answer != ANSWER_NONE && entries[i].source.fd >= 0)

@@ -68,6 +68,7 @@ void ns_sock_forget(struct ns_sock *s)
         ns_object_each_fd(&s->o, clear_entry, NULL);
         s->o.fds = 0;
         s->o.fd = -1;
+        ns_watch_unmute(&s->o);
         ns_watch_drop_all(&s->o);
         ns_sock_let_go(s);
     }

@@ -138,7 +138,7 @@ void ns_fork_child(void)
     ns_detect_fork_child();
     ns_names_fork_child();
     ns_internal_fork_child(ns_engine.log_fd);
-    ns_count_offering = ns_count_special = ns_count_listeners = 0;
+    ns_count_asking = ns_count_offering = ns_count_special = ns_count_listeners = 0;
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         next = o->next;
         if (o->kind != NS_KIND_SOCK || ((struct ns_sock *)o)->session.state != NS_AWAITING) {

@@ -235,24 +235,21 @@ static ssize_t blocked(struct ns_sock *s, struct ns_slot *slot, int fd, struct o
                        struct ns_time *deadline)
 {
     bool asking = ns_sock_state(s) == NS_ASKING;
-    if (!asking && ns_nonblocking(fd, o->flags))
+    if (ns_nonblocking(fd, o->flags))
         return o->done > 0 ? (ssize_t)o->done : -EAGAIN;
     if (deadline->ns == 0)
         *deadline = ns_timeout_at(fd, SO_SNDTIMEO);
     struct ns_wait w = { fd, waits_for_session ? 0 : POLLOUT, *deadline, .timed = deadline->ns != NS_NEVER.ns,
                          .done = o->done > 0, .since = &o->since,
                          .still = waits_for_session ? tx_blocked : ns_sock_writable_state };
-    if (asking) {
-        /* Bounded and only at the first contact: even a non-blocking write waits,
-         * since whoever writes to a new connection expects room. */
+    if (asking && ns_time_before(s->hold_until, w.deadline))
         w.deadline = s->hold_until;
+    if (asking)
         __atomic_fetch_add(&s->holders, 1, __ATOMIC_SEQ_CST);
-        ns_block(s, slot, &w);
-        __atomic_fetch_sub(&s->holders, 1, __ATOMIC_SEQ_CST);
-        return 0;
-    }
     int err = ns_block(s, slot, &w);
-    if (err < 0)
+    if (asking)
+        __atomic_fetch_sub(&s->holders, 1, __ATOMIC_SEQ_CST);
+    if (err < 0 && !(err == -EAGAIN && w.deadline.ns != deadline->ns))
         return o->done > 0 ? (ssize_t)o->done : err;
     return 0;
 }

@@ -101,7 +101,7 @@ struct ns_sock {
     struct ns_hello_address given[NS_HELLO_ADDRESSES]; /* the server's list; constant once CONNECTED */
     uint8_t given_count;
 
-    struct ns_time hold_until; /* ASKING: when the first write waits no longer; tx */
+    struct ns_time hold_until; /* ASKING: when the first write waits no longer; set before ASKING */
     uint32_t holders;          /* writers waiting in ASKING; tx */
     struct ns_master master;            /* OFFERING: what NEW is made from; tx */
     uint8_t offer[NS_PACKET_BYTES_NEW]; /* OFFERING: NEW, once it is made; tx */
@@ -218,6 +218,12 @@ static inline enum ns_state ns_sock_state(const struct ns_sock *s)
     return __atomic_load_n(&s->session.state, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * The session takes no bytes now although its socket would: the peer is being
+ * asked. Until then it is not writable to whoever waits (wait.c, watch.c).
+ */
+bool ns_sock_held(const struct ns_sock *s);
+
 static inline bool ns_sock_inbox_filled(const struct ns_sock *s)
 {
     return __atomic_load_n(&s->inbox_filled, __ATOMIC_SEQ_CST);
@@ -239,6 +245,7 @@ bool ns_sock_event(struct ns_sock *s, enum ns_event event);
 
 /* Counters that let the waits skip what is not there. */
 extern uint32_t ns_count_offering;  /* sessions that owe a NEW */
+extern uint32_t ns_count_asking;    /* sessions that connect, or whose peer is being asked */
 extern uint32_t ns_count_awaiting;  /* sessions that do not know their first bytes */
 extern uint32_t ns_count_swaps;     /* connections replaced, ever */
 extern uint32_t ns_count_special;   /* suspended sessions, sessions with an inbox, listeners with a queue */

@@ -5,7 +5,7 @@
 #include "engine/sys.h"
 #include "engine/thread.h"
 
-uint32_t ns_count_offering, ns_count_awaiting, ns_count_swaps, ns_count_special;
+uint32_t ns_count_asking, ns_count_offering, ns_count_awaiting, ns_count_swaps, ns_count_special;
 
 bool ns_name_learn(struct ns_name *name, int fd, int (*ask)(int, struct sockaddr *, socklen_t *))
 {
@@ -25,6 +25,13 @@ static void count_state(enum ns_state state, uint32_t by)
         __atomic_fetch_add(&ns_count_awaiting, by, __ATOMIC_SEQ_CST);
     else if (state == NS_SUSPENDED)
         __atomic_fetch_add(&ns_count_special, by, __ATOMIC_SEQ_CST);
+    else if (state == NS_CONNECTING || state == NS_ASKING)
+        __atomic_fetch_add(&ns_count_asking, by, __ATOMIC_SEQ_CST);
+}
+
+bool ns_sock_held(const struct ns_sock *s)
+{
+    return ns_sock_state(s) == NS_ASKING && ns_time_before(ns_now(), s->hold_until);
 }
 
 void ns_sock_uncount(struct ns_sock *s)

@@ -118,6 +118,8 @@ struct ns_sock *ns_sock_create(int fd, enum ns_role role, uint8_t version)
         s->tx_open = true;
         if (role == NS_SERVER)
             __atomic_fetch_add(&ns_count_awaiting, 1, __ATOMIC_SEQ_CST);
+        else
+            __atomic_fetch_add(&ns_count_asking, 1, __ATOMIC_SEQ_CST);
         ns_table_put(fd, o);
     }
     ns_table_unhold(&hold);

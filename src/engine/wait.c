@@ -59,7 +59,8 @@ enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)
 
 /* ---- the set of one wait ---- */
 
-#define SMALL 64
+#define SMALL   64
+#define WRITING (POLLOUT | POLLWRNORM | POLLWRBAND)
 
 struct set {
     struct pollfd *fds; /* the caller's */
@@ -90,9 +91,12 @@ static void prepare_one(struct set *w, nfds_t i)
     struct ns_sock *s = (struct ns_sock *)o;
     bool readable = (p->events & (POLLIN | POLLRDNORM)) && ns_ready_anyway(s, p->fd);
     enum ns_state state = ns_sock_state(s);
+    bool held = state == NS_ASKING && ns_sock_held(s);
     if (state == NS_SUSPENDED)
         p->fd = -1;
-    w->ours |= state == NS_SUSPENDED || state == NS_CONNECTED;
+    if (held)
+        p->events &= (short)~WRITING;
+    w->ours |= state == NS_SUSPENDED || state == NS_CONNECTED || held;
     if ((p->events & POLLPRI) && __atomic_load_n(&s->rx_urgent, __ATOMIC_SEQ_CST))
         w->fds[i].revents |= POLLPRI;
     if (readable)
@@ -124,6 +128,9 @@ static short collect_one(struct pollfd *p, bool swapped)
         return p->revents;
     switch (ns_ready_judge((struct ns_sock *)o, p->fd, p->revents)) {
     case NS_READY_AS_TOLD:
+        /* It has only now been seen to stand. */
+        if ((p->revents & WRITING) && !(p->revents & (POLLERR | POLLHUP)) && ns_sock_held((struct ns_sock *)o))
+            p->revents &= (short)~WRITING;
         if (!swapped)
             return p->revents;
         goto ask;

@@ -169,6 +169,46 @@ void ns_watch_renew(struct ns_object *o)
     }
 }
 
+#define WRITING (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
+
+static bool held(const struct ns_object *o)
+{
+    return o->kind == NS_KIND_SOCK && ns_sock_held((const struct ns_sock *)o);
+}
+
+/* A one-shot registration that has fired is left to the application: the kernel
+ * has taken even EPOLLERR off it. */
+static bool fired(const struct ns_watch *w)
+{
+    return (w->event.events & EPOLLONESHOT) && !(armed_events(w) & EPOLLERR);
+}
+
+static int put_muted(struct ns_watch *w, int op, bool muted)
+{
+    struct epoll_event e = w->event;
+    if (muted)
+        e.events &= ~(uint32_t)WRITING;
+    w->muted = muted && (w->event.events & WRITING);
+    return ns_sys_epoll_ctl(w->epoll->fd, op, w->fd, &e);
+}
+
+void ns_watch_mute(struct ns_object *o)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next)
+        if (!w->removed && !w->muted && (w->event.events & WRITING) && !fired(w))
+            put_muted(w, EPOLL_CTL_MOD, true);
+}
+
+void ns_watch_unmute(struct ns_object *o)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        bool again = w->muted && !w->removed && !fired(w);
+        w->muted = false;
+        if (again)
+            put_muted(w, EPOLL_CTL_MOD, false);
+    }
+}
+
 /* ---- bookkeeping ---- */
 
 static struct ns_watch *find(struct ns_object *o, struct ns_object *epoll, int fd)
@@ -258,6 +298,8 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd, c
         return 0;
     link_in(w, o, epoll, fd, event);
     w->removed = later;
+    if (held(o))
+        put_muted(w, EPOLL_CTL_MOD, true);
     if (readable_anyway(o))
         stand_in_on(w);
     return 0;
@@ -265,11 +307,16 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd, c
 
 static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event *event)
 {
-    int err = w->removed ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)event);
+    struct epoll_event kernels = *event;
+    bool muted = held(w->object) && (event->events & WRITING);
+    if (muted)
+        kernels.events &= ~(uint32_t)WRITING;
+    int err = w->removed ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &kernels);
     if (err < 0)
         return err;
     hash_out(w);
     w->event = *event;
+    w->muted = muted;
     hash_in(w);
     if (readable_anyway(w->object)) {
         stand_in_off(w);
@@ -360,6 +407,8 @@ static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t even
         return events & (EPOLLIN | EPOLLRDNORM);
     /* poll's and epoll's bits have the same values (include/uapi/linux/eventpoll.h). */
     enum ns_readiness r = ns_ready_judge((struct ns_sock *)o, fd, (short)events);
+    if (r == NS_READY_AS_TOLD && (events & WRITING) && !(events & (EPOLLERR | EPOLLHUP)) && held(o))
+        return events & ~(uint32_t)WRITING; /* it has only now been seen to stand */
     if (r == NS_READY_AS_TOLD)
         return events;
     if (r == NS_READY_NOT)
@@ -389,7 +438,7 @@ static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
         if (suspended(o))
             ns_watch_suspend(o);
         else if (!seen && (w->event.events & EPOLLONESHOT) && !w->removed && o->watches)
-            ns_sys_epoll_ctl(epoll->fd, EPOLL_CTL_MOD, w->fd, &w->event); /* the kernel has disarmed it */
+            put_muted(w, EPOLL_CTL_MOD, held(o)); /* the kernel has disarmed it */
         /* Judging may have forgotten the object and its registrations. */
         if (!o->watches)
             break;
@@ -429,7 +478,7 @@ static int filter(int epfd, struct epoll_event *events, int n)
 static bool telling(const struct epoll_event *events, int n)
 {
     if (__atomic_load_n(&ns_count_awaiting, __ATOMIC_RELAXED) ||
-        __atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) ||
+        __atomic_load_n(&ns_count_asking, __ATOMIC_RELAXED) || __atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) ||
         __atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED))
         return true;
     for (int i = 0; i < n; i++)

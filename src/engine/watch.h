@@ -18,6 +18,7 @@ struct ns_watch {
     struct epoll_event event;
     int stand_in; /* an always readable descriptor registered beside it, or -1 */
     bool removed; /* not in the kernel now */
+    bool muted;   /* in the kernel without what asks for writability */
 };
 
 /* All with the table held. */
@@ -28,6 +29,11 @@ void ns_watch_resume(struct ns_object *o);
 /* What the object is ready for is reported again, to edge-triggered waits too:
  * a write was turned away although the socket had room all the time. */
 void ns_watch_renew(struct ns_object *o);
+
+/* While the object is held (ns_sock_held) nobody is told that it is writable;
+ * afterwards everybody is, edge-triggered waits too. */
+void ns_watch_mute(struct ns_object *o);
+void ns_watch_unmute(struct ns_object *o);
 
 /*
  * While `on`, the object is readable whatever its socket says (an inbox, a

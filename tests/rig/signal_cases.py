@@ -125,7 +125,7 @@ def restart(context):
 def first_write(context):
     """While the peer is being asked, a write that must not wait is refused, and the socket is not writable. HELLO
     is lost: of each port's SYNs only the first comes through."""
-    ports = [PORT + i for i in range(5)]
+    ports = [PORT + i for i in range(10)]
     ends = Ends(context, "first", "still", ports, shim_at=("client",))
     ends.rig.tage.nft("""table inet first {
         set seen { type inet_service; flags dynamic; }
@@ -141,4 +141,4 @@ def first_write(context):
 
 
 CASES = {"signals/jump": storm("jump"), "signals/nested": storm("nested"), "signals/wait-on-wait": wait_on_wait,
-         "signals/restart": restart}
+         "signals/restart": restart, "signals/first-write": first_write}
