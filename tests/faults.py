@@ -455,6 +455,7 @@ def all_cases(full):
         add("black-hole", "records", (form, form), "many-", connections=16)
         add("link-down-client", "records", (form, form), "speaks-first-", first=True)
         add("none", "stream", (form, form), "speaks-first-", first=True)
+        add("black-hole", "stream", (form, form), "small-ring-", settings={"NAMESOCKET_RING": "64K"})
         if form != "blocking":
             add("rst-client", "stream", (form, form), "quiet-", quiet=True)
     for names in ("hosts", "both"):

@@ -125,14 +125,6 @@ static void start_holding(struct ns_sock *s, int fd)
 static void holds_over(struct ns_timer *timer, struct ns_time now);
 static struct ns_timer next_hold = { .fire = holds_over }; /* the helper's */
 
-static void mute(struct ns_sock *s)
-{
-    struct ns_hold hold;
-    ns_table_hold(&hold);
-    ns_watch_mute(&s->o);
-    ns_table_unhold(&hold);
-}
-
 static void unmute_at(struct ns_time at)
 {
     if (!next_hold.set || ns_time_before(at, next_hold.at))
@@ -186,7 +178,7 @@ void ns_ask_begin(struct ns_sock *s, int fd, bool trusted)
     enum ns_state state = s->session.state;
     ns_unlock(&s->tx);
     if (ask) {
-        mute(s);
+        ns_watch_mute_now(s);
         ns_helper_post(s, NS_TODO_ASK);
     } else if (state == NS_PLAIN) {
         ns_sock_forget(s);

@@ -9,6 +9,7 @@
 #include "engine/resume.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
+#include "engine/watch.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -249,6 +250,26 @@ static void tidy(struct ns_sock *s)
     ns_unlock(&s->tx);
 }
 
+/* A ring that was full takes more once a quarter of it is free: in small steps
+ * each would cost a wake. Table held. */
+static void ease(struct ns_sock *s)
+{
+    struct ns_ring *ring = &s->session.ring;
+    int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    ns_lock(&s->tx);
+    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+    if (unacknowledged >= 0 && s->tx_open)
+        ns_session_trim(&s->session, (uint64_t)unacknowledged);
+    bool room = ns_ring_free(ring) >= ring->capacity / 4;
+    if (room)
+        ns_sock_set_full(s, false);
+    ns_unlock(&s->tx);
+    if (room) {
+        ns_watch_unmute(&s->o);
+        ns_slots_wake();
+    }
+}
+
 /* ---- keepalive ---- */
 
 /* Idle sessions are probed, so that their loss is noticed before they are used. */
@@ -285,6 +306,10 @@ static bool due(struct ns_sock *s, void *ctx)
         p->progress = r->now;
     if (__atomic_exchange_n(&s->touched, false, __ATOMIC_RELAXED))
         p->heard = r->now;
+    if (__atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST)) {
+        p->heard = r->now;
+        ease(s);
+    }
     if (ns_time_before(r->now, ns_time_add(p->heard, ns_time_ms(ACTIVE_MS)))) {
         r->active = true;
         return look(s, r->now);

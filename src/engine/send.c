@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/ledger.h"
 #include "engine/sys.h"
+#include "engine/watch.h"
 
 #include <limits.h>
 #include <string.h>
@@ -98,6 +99,12 @@ static ssize_t push(struct ns_sock *s, int fd, struct out *o)
     size_t left = o->total - o->done;
     size_t want = left < PIECE_BYTES ? left : PIECE_BYTES;
     want = make_room(s, fd, want);
+    if (want == 0 && ns_ring_used(&s->session.ring) > 0) {
+        /* Until more is acknowledged, or an exchange is over (pinned): as if the
+         * socket's own buffer were full. The helper looks (detect.c). */
+        ns_sock_set_full(s, true);
+        return AGAIN_LATER;
+    }
     if (want == 0) {
         ns_error("no memory for the retransmission buffer: session becomes plain TCP");
         s->unfaithful = true;
@@ -203,7 +210,7 @@ static bool tx_blocked(const struct ns_sock *s)
 {
     enum ns_state state = ns_sock_state(s);
     return state == NS_SUSPENDED || state == NS_ASKING ||
-           (state == NS_CONNECTED && !__atomic_load_n(&s->tx_open, __ATOMIC_SEQ_CST));
+           (state == NS_CONNECTED && (!__atomic_load_n(&s->tx_open, __ATOMIC_SEQ_CST) || ns_sock_held(s)));
 }
 
 /* As far as one look takes it; tx held. */
@@ -304,6 +311,10 @@ static ssize_t round_once(struct ns_sock *s, struct ns_slot *slot, int fd, struc
         if (!ns_client_established(s, fd))
             ns_sock_demote(s, "written to before it was connected");
         return ns_sock_at(fd) == s ? 0 : NS_NOT_OURS;
+    }
+    if (n == AGAIN_LATER && ns_sock_held(s)) {
+        ns_sock_touch(s);
+        ns_watch_mute_now(s);
     }
     if (n == AGAIN_LATER || n == -EAGAIN)
         return blocked(s, slot, fd, o, n == AGAIN_LATER, deadline);

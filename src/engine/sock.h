@@ -75,6 +75,7 @@ struct ns_sock {
 
     bool rx_open;        /* the kernel's receive queue is next in order: read it without a lock; rx, atomic */
     bool tx_open;        /* the connection takes new bytes; tx, atomic */
+    bool tx_full;        /* the ring has no room until the peer's kernel has more; tx, atomic */
     uint32_t generation; /* connections put under the descriptors; table, atomic */
     bool unfaithful;     /* something was written that the ring has not seen; atomic */
     bool resumed;        /* addresses may differ from what the application saw; table */
@@ -220,9 +221,10 @@ static inline enum ns_state ns_sock_state(const struct ns_sock *s)
 
 /*
  * The session takes no bytes now although its socket would: the peer is being
- * asked. Until then it is not writable to whoever waits (wait.c, watch.c).
+ * asked, or the ring is full. Meanwhile it is not writable to whoever waits (wait.c, watch.c).
  */
 bool ns_sock_held(const struct ns_sock *s);
+void ns_sock_set_full(struct ns_sock *s, bool full);
 
 static inline bool ns_sock_inbox_filled(const struct ns_sock *s)
 {
@@ -248,6 +250,6 @@ extern uint32_t ns_count_offering;  /* sessions that owe a NEW */
 extern uint32_t ns_count_asking;    /* sessions that connect, or whose peer is being asked */
 extern uint32_t ns_count_awaiting;  /* sessions that do not know their first bytes */
 extern uint32_t ns_count_swaps;     /* connections replaced, ever */
-extern uint32_t ns_count_special;   /* suspended sessions, sessions with an inbox, listeners with a queue */
+extern uint32_t ns_count_special;   /* sessions suspended, full or with an inbox, listeners with a queue */
 
 #endif

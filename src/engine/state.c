@@ -29,9 +29,17 @@ static void count_state(enum ns_state state, uint32_t by)
         __atomic_fetch_add(&ns_count_asking, by, __ATOMIC_SEQ_CST);
 }
 
+void ns_sock_set_full(struct ns_sock *s, bool full)
+{
+    if (__atomic_exchange_n(&s->tx_full, full, __ATOMIC_SEQ_CST) != full)
+        __atomic_fetch_add(&ns_count_special, full ? 1 : -1u, __ATOMIC_SEQ_CST);
+}
+
 bool ns_sock_held(const struct ns_sock *s)
 {
-    return ns_sock_state(s) == NS_ASKING && ns_time_before(ns_now(), s->hold_until);
+    enum ns_state state = ns_sock_state(s);
+    return state == NS_ASKING ? ns_time_before(ns_now(), s->hold_until)
+                              : state == NS_CONNECTED && __atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST);
 }
 
 void ns_sock_uncount(struct ns_sock *s)
@@ -39,6 +47,7 @@ void ns_sock_uncount(struct ns_sock *s)
     count_state(s->session.state, -1u);
     if (ns_sock_inbox_filled(s))
         __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+    ns_sock_set_full(s, false);
 }
 
 bool ns_sock_event(struct ns_sock *s, enum ns_event event)

@@ -91,7 +91,7 @@ static void prepare_one(struct set *w, nfds_t i)
     struct ns_sock *s = (struct ns_sock *)o;
     bool readable = (p->events & (POLLIN | POLLRDNORM)) && ns_ready_anyway(s, p->fd);
     enum ns_state state = ns_sock_state(s);
-    bool held = state == NS_ASKING && ns_sock_held(s);
+    bool held = ns_sock_held(s);
     if (state == NS_SUSPENDED)
         p->fd = -1;
     if (held)

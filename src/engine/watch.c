@@ -133,13 +133,21 @@ static uint32_t armed_events(const struct ns_watch *w)
     return found;
 }
 
+/* A one-shot registration that has fired is left to the application: the kernel
+ * has taken even EPOLLERR off it. */
+static bool fired(const struct ns_watch *w)
+{
+    return (w->event.events & EPOLLONESHOT) && !(armed_events(w) & EPOLLERR);
+}
+
 void ns_watch_suspend(struct ns_object *o)
 {
     for (struct ns_watch *w = o->watches; w; w = w->next) {
         if (w->removed)
             continue;
-        if (w->event.events & EPOLLONESHOT)
+        if ((w->event.events & EPOLLONESHOT) && (!w->muted || fired(w)))
             w->event.events = armed_events(w);
+        w->muted = false;
         ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
         w->removed = true;
     }
@@ -161,7 +169,7 @@ void ns_watch_renew(struct ns_object *o)
 {
     for (struct ns_watch *w = o->watches; w; w = w->next) {
         struct epoll_event e = w->event;
-        if (w->removed)
+        if (w->removed || w->muted)
             continue;
         if (e.events & EPOLLONESHOT)
             e.events = armed_events(w);
@@ -176,13 +184,6 @@ static bool held(const struct ns_object *o)
     return o->kind == NS_KIND_SOCK && ns_sock_held((const struct ns_sock *)o);
 }
 
-/* A one-shot registration that has fired is left to the application: the kernel
- * has taken even EPOLLERR off it. */
-static bool fired(const struct ns_watch *w)
-{
-    return (w->event.events & EPOLLONESHOT) && !(armed_events(w) & EPOLLERR);
-}
-
 static int put_muted(struct ns_watch *w, int op, bool muted)
 {
     struct epoll_event e = w->event;
@@ -194,9 +195,20 @@ static int put_muted(struct ns_watch *w, int op, bool muted)
 
 void ns_watch_mute(struct ns_object *o)
 {
+    /* Who ends it does so before he takes the table and unmutes. */
+    if (!held(o))
+        return;
     for (struct ns_watch *w = o->watches; w; w = w->next)
         if (!w->removed && !w->muted && (w->event.events & WRITING) && !fired(w))
             put_muted(w, EPOLL_CTL_MOD, true);
+}
+
+void ns_watch_mute_now(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    ns_watch_mute(&s->o);
+    ns_table_unhold(&hold);
 }
 
 void ns_watch_unmute(struct ns_object *o)
@@ -435,6 +447,7 @@ static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
             ns_sys_epoll_ctl(epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
             w->removed = true;
         }
+        ns_watch_mute(o); /* else a level-triggered wait would spin */
         if (suspended(o))
             ns_watch_suspend(o);
         else if (!seen && (w->event.events & EPOLLONESHOT) && !w->removed && o->watches)

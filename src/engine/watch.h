@@ -33,6 +33,7 @@ void ns_watch_renew(struct ns_object *o);
 /* While the object is held (ns_sock_held) nobody is told that it is writable;
  * afterwards everybody is, edge-triggered waits too. */
 void ns_watch_mute(struct ns_object *o);
+void ns_watch_mute_now(struct ns_sock *s); /* table not held */
 void ns_watch_unmute(struct ns_object *o);
 
 /*

@@ -34,7 +34,8 @@ class Pair:
     """`traffic serve` on tage, `traffic run` on troels."""
 
     def __init__(self, rig, traffic, shim, mode="stream", forms=("poll", "poll"), connections=1, timeout_s=15,
-                 shim_at=("client", "server"), first=False, idle_bytes=300_000, client_under=(), quiet=False):
+                 shim_at=("client", "server"), first=False, idle_bytes=300_000, client_under=(), quiet=False,
+                 settings=()):
         self.rig, self.traffic, self.shim, self.mode = rig, traffic, shim, mode
         self.connections, self.timeout_s = connections, timeout_s
         self.shim_at = shim_at if shim else ()
@@ -50,6 +51,7 @@ class Pair:
         if mode == "halfclose":
             self.client_args += ["-n", "200000", "-d", str((1 << 64) - 1)]
         self.quiet = quiet
+        self.settings = dict(settings)                        # NAMESOCKET_ variables of both ends
         self.client_under = client_under                      # a program that runs the client
         if quiet:
             self.client_args += ["--quiet"]
@@ -60,7 +62,7 @@ class Pair:
     def env(self, side):
         if side not in self.shim_at:
             return {}
-        return shim_env(self.shim, (self.client_log if side == "client" else self.server_log).path)
+        return {**shim_env(self.shim, (self.client_log if side == "client" else self.server_log).path), **self.settings}
 
     def start_server(self, name="server"):
         proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, "-f", self.server_form, *self.common],
