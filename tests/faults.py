@@ -273,6 +273,19 @@ def one_shot(shim_at, length):
     return case
 
 
+def sendfile(context):
+    """A file that is shorter than what sendfile is asked for: its end goes out at once."""
+    p = Pair(context.rig(), context.traffic, context.shim)
+    server = p.rig.tage.start("server", [context.traffic, "toy-echo", "serve", PORT], p.env("server"))
+    server.wait_line("listening")
+    program = os.path.join(os.path.dirname(context.traffic), "sendfile")
+    client = p.rig.troels.start("client", [program, "tage", PORT], p.env("client"))
+    if client.wait(context.timeout_s) != 0:
+        raise Wrong(f"client {client.ending()}: {p.said(client)}")
+    if p.protected and not p.client_log.count(ESTABLISHED):
+        raise Wrong("no session")
+
+
 LINES = ["helo", "a longer line of text, to see more than one size", "x"] + [f"line {i} " + "." * i for i in range(0, 60, 7)]
 
 
@@ -478,6 +491,7 @@ def all_cases(full):
     for form in ("epoll", "threads"):
         cases[f"valgrind/{form}"] = under_valgrind(form)
     cases.update(signal_cases.CASES)
+    cases["sendfile"] = sendfile
     cases["server-restarted/shim"] = server_restarted(True)
     cases["server-restarted/plain"] = server_restarted(False)
     return cases

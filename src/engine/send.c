@@ -10,8 +10,6 @@
 
 #include <limits.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 /* The most that one system call is given, so that a huge write does not make a
  * huge ring: the kernel takes it piecemeal anyway. */
@@ -381,41 +379,4 @@ ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags)
     if (o.total == 0)
         return 0;
     return send_all(fd, &o);
-}
-
-ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
-{
-    static const size_t piece = 128 * 1024;
-    struct ns_sock *s = ns_sock_at(fd);
-    if (!s)
-        return NS_NOT_OURS;
-    off_t at = offset ? *offset : (off_t)ns_syscall6(SYS_lseek, in_fd, 0, SEEK_CUR, 0, 0, 0);
-    if (at < 0)
-        return (ssize_t)at;
-    void *buf = mmap(NULL, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buf == MAP_FAILED)
-        return -ENOMEM;
-    size_t done = 0;
-    ssize_t r = 0;
-    while (done < count) {
-        size_t want = count - done < piece ? count - done : piece;
-        ssize_t got = (ssize_t)ns_syscall6(SYS_pread64, in_fd, (long)buf, (long)want, (long)at, 0, 0);
-        r = got <= 0 ? got : ns_send(fd, buf, (size_t)got, want < count - done ? MSG_MORE : 0);
-        if (r == NS_NOT_OURS && done > 0)
-            r = -EAGAIN;
-        if (r <= 0)
-            break;
-        at += r;
-        done += (size_t)r;
-        if (r < got)
-            break;
-    }
-    munmap(buf, piece);
-    if (r == NS_NOT_OURS || (done == 0 && r < 0))
-        return r;
-    if (offset)
-        *offset = at;
-    else
-        ns_syscall6(SYS_lseek, in_fd, (long)at, SEEK_SET, 0, 0, 0);
-    return (ssize_t)done;
 }
