@@ -66,12 +66,30 @@ void ns_signal_again(const siginfo_t *info)
         ns_syscall6(SYS_tgkill, process, thread, info->si_signo, 0, 0, 0);
 }
 
+#define BEHIND 16 /* of one number, that came while one was put off */
+
+/* Real-time signals of one number keep their order (signal(7)): those behind it
+ * are taken out and queued again after it. All are blocked here. */
+static void queue_in_order(const siginfo_t *first)
+{
+    siginfo_t behind[BEHIND];
+    uint64_t set = 1ull << (first->si_signo - 1);
+    int n = 0;
+    while (first->si_signo >= SIGRTMIN && n < BEHIND &&
+           ns_syscall6(SYS_rt_sigtimedwait, (long)&set, (long)&behind[n], (long)&(struct timespec){ 0 }, sizeof set, 0,
+                       0) > 0)
+        n++;
+    ns_signal_again(first);
+    for (int i = 0; i < n; i++)
+        ns_signal_again(&behind[i]);
+}
+
 void ns_signals_let_in_now(void)
 {
     siginfo_t info = put_off_info;
     uint64_t mask = put_off_mask;
     ns_put_off.waiting = 0;
-    ns_signal_again(&info);
+    queue_in_order(&info);
     set_mask(mask); /* the handler runs before this returns, or jumps away */
 }
 
