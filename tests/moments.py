@@ -16,7 +16,7 @@ from rig.report import main, options                                          # 
 CASES = {}
 
 RECVFROM, RECVMSG = 45, 47                                                       # asm/unistd_64.h
-ASLEEP = (0, 7, 271, RECVFROM, RECVMSG)                                       # read, poll, ppoll
+ASLEEP = (0, 7, 271, 232, 281, RECVFROM, RECVMSG)                            # read, poll, ppoll, epoll_wait, epoll_pwait
 
 
 def case(function):
@@ -362,6 +362,127 @@ def disconnect_with_an_inbox(context):
     x.server.says("t.recv(3)", b"new")
     x.server.do("t.send(b'answer')")
     x.client.says("s.recv(100)", b"answer")
+
+
+@case
+def reset_noticed_without_a_call(context):
+    """What was written before a reset arrives, though the application does nothing more."""
+    x = Session(context)
+    x.block()
+    x.rig.tage.drop_incoming(x.link())
+    x.client.do("s.send(b'written')")
+    x.rig.reset_flows([x.rig.troels], PORT)
+    x.open()
+    x.server.says("s.recv(7, socket.MSG_WAITALL)", b"written")
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------------
+
+EPOLL = "ep = select.epoll(); ep.register(s, {events})"
+IN, OUT = "select.EPOLLIN", "select.EPOLLOUT"
+
+
+def woken(x, poll, expected, spoil="s.send(b'x')"):
+    """A thread that sleeps in `poll` over a resume is woken by what comes on the new connection."""
+    wait = x.client.begin(poll).asleep(*ASLEEP)
+    x.resumes()
+    if wait.done():
+        raise Wrong(f"woken by the resume: {wait.result()}")
+    x.server.do(spoil)
+    if wait.result() != expected:
+        raise Wrong(f"{poll} gave {wait.result()}")
+
+
+@case
+def epoll_over_a_resume(context):
+    x = Session(context)
+    x.client.do(EPOLL.format(events=IN))
+    woken(x, "[e for _, e in ep.poll()]", [1])
+    x.client.says("s.recv(9)", b"x")
+    x.client.says("ep.poll(0)", [])
+    x.talks()
+
+
+@case
+def epoll_edge_triggered_over_a_resume(context):
+    x = Session(context)
+    x.client.do(EPOLL.format(events=IN + " | select.EPOLLET"))
+    woken(x, "[e for _, e in ep.poll()]", [1])
+    x.client.says("ep.poll(0)", [])
+    x.client.says("s.recv(9)", b"x")
+    woken(x, "[e for _, e in ep.poll()]", [1])
+
+
+@case
+def epoll_one_shot_over_a_resume(context):
+    """Armed it stays armed, and once fired it stays silent."""
+    x = Session(context)
+    x.client.do(EPOLL.format(events=IN + " | select.EPOLLONESHOT"))
+    woken(x, "[e for _, e in ep.poll()]", [1])
+    x.resumes()
+    x.server.do("s.send(b'y')")
+    x.client.becomes(UNREAD, 2)
+    x.client.says("ep.poll(0)", [])
+    x.client.do("ep.modify(s, select.EPOLLIN | select.EPOLLONESHOT)")
+    x.client.says("[e for _, e in ep.poll(5)]", [1])
+    x.client.says("ep.poll(0)", [])
+    x.client.says("s.recv(9)", b"xy")
+
+
+@case
+def epoll_two_with_one_session(context):
+    x = Session(context)
+    x.client.do("ep, other = select.epoll(), select.epoll(); ep.register(s, 1); other.register(s, 1)")
+    second = x.client.begin("[e for _, e in other.poll()]").asleep(*ASLEEP)
+    woken(x, "[e for _, e in ep.poll()]", [1])
+    if second.result() != [1]:
+        raise Wrong("the second was not woken")
+    x.resumes()                                               # with an inbox
+    x.client.says("[e for _, e in ep.poll(5)] + [e for _, e in other.poll(5)]", [1, 1])
+    x.client.says("s.recv(9)", b"x")
+    x.client.says("ep.poll(0) + other.poll(0)", [])
+
+
+@case
+def epoll_in_epoll(context):
+    x = Session(context)
+    x.client.do("inner, ep = select.epoll(), select.epoll(); inner.register(s, 1); ep.register(inner, 1)")
+    woken(x, "[e for _, e in ep.poll()]", [1])
+    x.client.says("[e for _, e in inner.poll(0)]", [1])
+    x.resumes()
+    x.client.says("[e for _, e in ep.poll(5)] + [e for _, e in inner.poll(0)]", [1, 1])
+    x.client.says("s.recv(9)", b"x")
+    x.client.says("inner.poll(0) + ep.poll(0)", [])
+
+
+@case
+def epoll_registered_before_connect(context):
+    x = Session(context, born=False)
+    x.client.do("s = socket.socket(socket.AF_INET6)")
+    x.client.do(EPOLL.format(events=IN))
+    x.client.do(f"s.connect(socket.getaddrinfo('tage', {PORT}, socket.AF_INET6)[0][4])")
+    x.client.do("s.send(b'?')")
+    x.server.do("s = l.accept()[0]")
+    x.server.says("s.recv(1)", b"?")
+    x.client.log.wait(ESTABLISHED)
+    woken(x, "[e for _, e in ep.poll()]", [1])
+
+
+@case
+def epoll_after_the_inbox_is_read(context):
+    """A child that libc did not make holds copies of all descriptors: what stood in for the inbox must be taken out
+    of the epoll, not just closed."""
+    x = inbox(context, new=b"")
+    x.client.do(EPOLL.format(events=IN))
+    x.client.says("[e for _, e in ep.poll(5)]", [1])
+    # clone(2) with SIGCHLD alone, as fork(2) is; the child does nothing but wait to be killed.
+    x.client.do("import ctypes; own = ctypes.CDLL(None, use_errno=True); pid = own.syscall(56, 17, 0, 0, 0, 0)\n"
+                "while pid == 0: libc.prctl(1, 9, 0, 0, 0), libc.pause()")
+    x.client.says("s.recv(100)", b"from the first")
+    x.client.says("ep.poll(0)", [])
+    x.client.says("libc.kill(pid, 9)", 0)
+    x.client.says("os.waitpid(pid, 0)[1]", 9)
+    x.talks()
 
 
 # -- duplicates ------------------------------------------------------------------------------------------------------

@@ -193,6 +193,19 @@ static void hear(struct ns_pulse *p, const struct ns_ledger *l, struct ns_time n
     p->segments = l->segments;
 }
 
+/* The connection has died while nobody used it. What was written to it is to
+ * arrive all the same. Both ends ended looks the same, and is how it should be. */
+static void died(struct ns_sock *s, const struct ns_ledger *l)
+{
+    int err = 0, fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    socklen_t len = sizeof err;
+    if (__atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l->unacknowledged == 0)
+        return;
+    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    ns_sock_lost(s, generation, err ? -err : NS_ERROR_END);
+}
+
 /* Looks at one active session. Returns whether its path is suspect. */
 static bool look(struct ns_sock *s, struct ns_time now)
 {
@@ -200,6 +213,10 @@ static bool look(struct ns_sock *s, struct ns_time now)
     struct ns_ledger l;
     if (ns_ledger_read(s->o.fd >= 0 ? s->o.fd : s->linger_fd, &l) < 0)
         return false;
+    if (l.state == NS_TCP_CLOSE) {
+        died(s, &l);
+        return false;
+    }
     /* A closed window is no loss, as long as the probes of it are answered. */
     bool waiting = l.in_flight > 0 || (l.unsent_bytes > 0 && l.probes > 0);
     if (l.acknowledged != p->acknowledged || !waiting) {

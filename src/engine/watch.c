@@ -72,6 +72,8 @@ static void stand_in_off(struct ns_watch *w)
 {
     if (w->stand_in < 0)
         return;
+    /* A copy in a child that libc did not make would keep it registered (epoll(7), Q6). */
+    ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->stand_in, NULL);
     ns_internal_close(w->stand_in);
     w->stand_in = -1;
 }
