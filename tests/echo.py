@@ -6,7 +6,7 @@ echo.py PORT [--form poll|select|epoll|epoll-et|epoll-oneshot|blocking] [--itera
 
 It says `listening`, and for each connection `N accepted`, `N got HEX`, `N end` or `N error NAME`. With --hold it
 accepts, but reads nothing until it is told `go`. blocking: a thread for each connection; --iterative: one
-connection at a time.
+connection at a time. It ends when its standard input does.
 """
 import argparse
 import itertools
@@ -122,6 +122,7 @@ def commands():
     for line in sys.stdin:
         if line == "go\n":
             held.set()
+    os._exit(0)
 
 
 def main():

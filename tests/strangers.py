@@ -6,6 +6,7 @@ by itself and can break each of its rules; the server is echo.py, in plain socke
 happens, the session of a client that obeys the rules goes on.
 """
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from rig.peer import (CONFIRM, EPOCH, GAP, GO_ON, NEW, RESUME, UNKNOWN, Client, 
                       header, read, reset)
 from rig.procs import Log                                                     # noqa: E402
 from rig.report import Skip, main, options                                    # noqa: E402
+from rig.wire import link_of                                                  # noqa: E402
 
 ECHO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "echo.py")
 REFUSED = "refused: "
@@ -229,7 +231,7 @@ def application_looks_like(context):
     client = stage.session()
     hello = client.hello
     strangers = {
-        "NEW of a bad tag": flip(stage.client(hello).new()),
+        "NEW with flags": flip(stage.client(hello).new(), 7),
         "unknown version": header(9, NEW) + bytes(76),
         "unknown type": header(2, 77) + bytes(76),
         "HELLO_ACK": header(2, 7) + bytes(100),
@@ -334,6 +336,190 @@ def told(context):
         expect(f"told to {source}", sorted(stage.hello(to=to, source=source).addresses), sorted(wanted))
 
 
+# -- first bytes ----------------------------------------------------------------------------------------------------
+
+WAITS = "poll,ppoll,select,pselect6,epoll_wait,epoll_pwait"
+
+
+def stalls(form):
+    """Streams that begin as NEW does, and stop: the application gets the bytes, and nobody spins until then."""
+    def case(context):
+        if not shutil.which("strace"):
+            raise Skip("strace is not installed")
+        trace = os.path.join(context.dir, "calls")
+        stage = Stage(context, "--form", form, under=("strace", "-f", "-qq", "-o", trace, "-e", "trace=" + WAITS))
+        try:
+            stalled(stage)
+        finally:
+            stage.server.close_stdin()                        # strace's death is not its program's
+            stage.server.wait()
+        with open(trace) as f:
+            calls = sum(1 for _ in f)
+        # Some for each connection, for its listener and the helper's timers. Not one for each time round.
+        if calls > 400:
+            raise Wrong(f"{calls} calls that wait")
+    return case
+
+
+def stalled(stage):
+    start = stage.client().new()
+    for length in (1, 3, 4, 40, 79):
+        conn = connect(stage.troels, stage.to)
+        conn.sendall(start[:length])
+        expect(f"the echo of {length} bytes", read(conn, length), start[:length])
+        conn.sendall(b"and more")
+        expect("the echo of the rest", read(conn, 8), b"and more")
+        conn.shutdown(socket.SHUT_WR)
+        expect("what follows", read(conn, 1), b"")
+
+
+def ends_in_new(form):
+    """The same, and then the end of the stream: nothing is waited for."""
+    def case(context):
+        stage = Stage(context, "--form", form)
+        start = stage.client().new()
+        for length in (3, 4, 79):
+            conn = connect(stage.troels, stage.to)
+            conn.sendall(start[:length])
+            conn.shutdown(socket.SHUT_WR)
+            expect(f"the echo of {length} bytes", read(conn, length + 1), start[:length])
+    return case
+
+
+def in_pieces(form):
+    """NEW that comes byte by byte is NEW."""
+    def case(context):
+        stage = Stage(context, "--form", form)
+        client = stage.client()
+        before = stage.log.count(CONNECTED)
+        client.conn = connect(stage.troels, stage.to, talks=False)
+        client.conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        new = client.new()
+        for at in range(0, len(new), 8):
+            client.conn.sendall(new[at:at + 8])
+        client.echo(b"first words")
+        stage.log.wait(CONNECTED, before + 1)
+        client.move().echo(b" and more")
+        stage.wait_got(b"first words and more")
+    return case
+
+
+def reset_early(form):
+    """A client that resets its connection before it has said anything: the application gets the error."""
+    def case(context):
+        stage = Stage(context, "--form", form)
+        conn = connect(stage.troels, stage.to, talks=False)
+        stage.server.wait_line("^1 accepted")
+        reset(conn)
+        stage.server.wait_line("^1 error ConnectionResetError$")
+    return case
+
+
+def late(what, form):
+    """HELLO or RESUME that comes when the application has accepted the connection: to the application a client
+    that came and left. The helper has the real one."""
+    def case(context):
+        stage = Stage(context, "--form", form)
+        client = stage.session()
+        for n in range(2, 5):
+            conn = connect(stage.troels, stage.to, talks=False)
+            stage.server.wait_line(f"^{n} accepted")
+            if what == "resume":
+                conn.sendall(client.resume())
+                ack = client.ack(read(conn, 64))
+                expect("RESUME's status", ack.status, GO_ON)
+                conn.sendall(client.confirm(ack))
+                expect("DONE", read(conn, 32)[:4], header(2, 6))
+                client.conn = conn
+            else:
+                hello = Hello.__new__(Hello)
+                hello.lease = conn
+                conn.send(b"N", socket.MSG_OOB if what == "hello" else 0)
+                conn.shutdown(socket.SHUT_WR)
+                hello.read()
+                expect("HELLO is answered", hello.answered, True)
+                client.move()
+            stage.server.wait_line(f"^{n} end$")
+            client.echo(b"more")
+        stage.wait_got(b"first words" + 3 * b"more")
+        if any("stale" in (line or "") for line in stage.server.lines):
+            raise Wrong("epoll tells of a number that is closed")
+    return case
+
+
+def wrong_server(form):
+    """A load balancer: HELLO was answered by one server, NEW comes to another. No session, and no byte of NEW in
+    the stream; nor where the keys differ."""
+    def case(context):
+        stage = Stage(context, "--form", form)
+        other = Log(os.path.join(stage.rig.dir, "other.log"))
+        second = stage.serve("other", other, "--form", form, port=PORT + 1)
+        client = Client(stage.troels, stage.to, stage.hello(), PORT + 1)
+        client.begin(b"first words").expect(b"first words")
+        client.echo(b" and more")
+        conn, ack = client.ask()
+        expect("RESUME's status", ack.status, UNKNOWN)
+        conn.close()
+        client.echo(b" and more")
+        wait_for("the whole stream", lambda: "".join((line or "").split()[2] for line in second.lines if
+                                                     " got " in (line or "")) == b"first words and more and more".hex())
+        other_key = stage.client()
+        other_key.c2s = bytes(32)
+        other_key.begin(b"mine").expect(b"mine")
+        stage.wait_got(b"mine")
+    return case
+
+
+# -- sessions that the application has not seen yet -------------------------------------------------------------------
+
+def unread(how):
+    """The client's path dies when NEW and more are in the server's kernel, and the application has read nothing."""
+    def case(context):
+        stage = Stage(context, "--form", "blocking", "--hold")
+        client = stage.client().begin(b"first words")
+        stage.server.wait_line("^1 accepted")
+        if how == "reset":
+            reset(client.conn)
+            client.conn = None
+        client.move(b"first words")
+        client.conn.sendall(b" and more")
+        stage.server.send("go")
+        client.expect(b"first words and more")
+        stage.wait_got(b"first words and more")
+    return case
+
+
+def unread_by_real_client(context):
+    stage = Stage(context, "--form", "blocking", "--hold")
+    log = Log(os.path.join(stage.rig.dir, "client.log"))
+    client = stage.troels.start("client", [context.traffic, "toy-echo", "run", "tage", PORT],
+                                shim_env(context.shim, log.path))
+    client.wait_line("connected")
+    client.send("helo")
+    log.wait(CONNECTED, 1)
+    stage.server.wait_line("^1 accepted")
+    stage.troels.link_down(link_of(stage.troels, stage.troels.flows(PORT)[0][0]))
+    log.wait(RESUMED, 1, context.timeout_s)
+    stage.server.send("go")
+    client.wait_line("^echo helo$")
+
+
+def not_accepted(context):
+    """The same with a connection that the application has not even accepted."""
+    stage = Stage(context, "--form", "blocking", "--iterative")
+    first = stage.session()
+    second = stage.client(first.hello).begin(b"second")
+    conn, ack = second.ask()
+    expect("RESUME's status while the application is busy", ack.status, 4)
+    conn.close()
+    first.echo(b" and more")
+    first.conn.shutdown(socket.SHUT_WR)
+    stage.server.wait_line("^2 got")
+    second.move(b"second")
+    second.expect(b"second")
+    stage.wait_got(b"first words and more", b"second")
+
+
 def all_cases():
     cases = {f"packet/{name}": bad_packet(name) for name in PACKETS}
     cases["packet/1000-bad-ones"] = bounded_log
@@ -344,6 +530,18 @@ def all_cases():
     cases["crowd/leases"] = leases_for_all
     cases["crowd/400-resume-at-once"] = all_at_once
     cases["hello/addresses"] = told
+    for form in ("blocking", "select", "poll", "epoll", "epoll-et", "epoll-oneshot"):
+        cases[f"first/stalls/{form}"] = stalls(form)
+        cases[f"first/ends-in-new/{form}"] = ends_in_new(form)
+        cases[f"first/in-pieces/{form}"] = in_pieces(form)
+        cases[f"first/reset-early/{form}"] = reset_early(form)
+        for what in ("resume", "hello", "hello-stripped"):
+            cases[f"late/{what}/{form}"] = late(what, form)
+        cases[f"wrong-server/{form}"] = wrong_server(form)
+    for how in ("path", "reset"):
+        cases[f"unread/{how}"] = unread(how)
+    cases["unread/real-client"] = unread_by_real_client
+    cases["unread/not-accepted"] = not_accepted
     return cases
 
 

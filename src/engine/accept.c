@@ -140,6 +140,21 @@ bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
     return l->count > 0;
 }
 
+bool ns_listener_queued(const uint8_t id[16])
+{
+    bool found = false;
+    for (struct ns_object *o = ns_objects; o && !found; o = o->next) {
+        struct ns_listener *l = (struct ns_listener *)o;
+        if (o->kind != NS_KIND_LISTENER)
+            continue;
+        ns_lock(&l->lock);
+        for (uint32_t i = 0; i < l->count && !found; i++)
+            found = ns_first_names(l->queue[(l->head + i) % NS_QUEUE_MAX].fd, id);
+        ns_unlock(&l->lock);
+    }
+    return found;
+}
+
 bool ns_listener_ready(struct ns_listener *l, int fd)
 {
     struct ns_hold hold;
@@ -183,7 +198,6 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
         if (!l || !slot)
             return NS_NOT_OURS;
         int c = dequeue(l, &peer, flags);
-        bool queued = c >= 0;
         if (c < 0) {
             if (!ns_slot_enter(slot, l))
                 return NS_NOT_OURS;
@@ -198,7 +212,7 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
         if (c < 0)
             return c;
         ns_fd_born(c);
-        enum verdict v = queued ? FOR_APPLICATION : classify(c);
+        enum verdict v = classify(c); /* what waited in the queue may have spoken since */
         if (v == INTERNAL) {
             ns_helper_give(c);
             if (ns_handled.ending != since.ending)

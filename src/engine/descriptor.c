@@ -1,5 +1,6 @@
 /* How descriptors are born, copied and closed. */
 #include "engine/end.h"
+#include "engine/first.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/listener.h"
@@ -100,6 +101,7 @@ static bool undelivered(struct ns_sock *s, int fd)
 
 static void last_close(struct ns_sock *s, int fd)
 {
+    ns_first_release(s, fd);
     ns_lock(&s->tx);
     if (s->session.state == NS_ASKING)
         ns_sock_event(s, NS_EVENT_ANSWER_NO);

@@ -32,6 +32,7 @@ void ns_sock_bury(struct ns_sock *s, struct ns_time now)
     ns_serve_forget(s);
     ns_swap_stop_replay(s);
     ns_timer_clear(&s->parked);
+    ns_timer_clear(&s->stalled);
     ns_table_hold(&hold);
     ns_internal_close(s->linger_fd);
     s->linger_fd = -1;

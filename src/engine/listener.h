@@ -47,6 +47,10 @@ bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most);
  * accept. Any thread, no lock held. */
 bool ns_listener_ready(struct ns_listener *l, int fd);
 
+/* Whether a connection that the application has not accepted yet begins with a NEW
+ * for session `id`. Table held. */
+bool ns_listener_queued(const uint8_t id[16]);
+
 /* Closes what is queued and stops the helper's watch; table held. */
 void ns_listener_close(struct ns_listener *l);
 

@@ -133,12 +133,15 @@ static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t
     int r = NS_NOT_OURS, v;
     ns_table_hold(&hold);
     ns_lock(&s->rx);
-    if (ns_sock_at(fd) == s && ns_sock_inbox_filled(s) && len >= sizeof v && value) {
+    bool held = ns_sock_inbox_filled(s), stalled = ns_sock_state(s) == NS_AWAITING && s->low_water;
+    if (ns_sock_at(fd) == s && (held || stalled) && len >= sizeof v && value) {
         memcpy(&v, value, sizeof v);
         __atomic_store_n(&s->low_water, v < 0 ? INT_MAX : v ? v : 1, __ATOMIC_RELAXED); /* socket(7) */
+        r = 0;
+    }
+    if (r == 0 && held) {
         ns_inbox_mark(s, fd);
         ns_watch_stand_in(&s->o, ns_inbox_readable(s));
-        r = 0;
     }
     ns_unlock(&s->rx);
     ns_table_unhold(&hold);
@@ -148,7 +151,8 @@ static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct ns_sock *s = ns_sock_at(fd);
-    if (s && level == SOL_SOCKET && name == SO_RCVLOWAT && ns_sock_inbox_filled(s))
+    if (s && level == SOL_SOCKET && name == SO_RCVLOWAT &&
+        (ns_sock_inbox_filled(s) || __atomic_load_n(&s->low_water, __ATOMIC_RELAXED)))
         return set_low_water(s, fd, value, len);
     int *kept = s ? keepalive_field(s, level, name) : NULL;
     if (!kept || !__atomic_load_n(&s->keepalive_ours, __ATOMIC_SEQ_CST))

@@ -20,8 +20,10 @@ static void await_new(struct ns_sock *s, int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
     bool answered = ns_hello_mute();
-    if (ns_first_settle(s, fd) && answered && ns_sys_ppoll(&p, 1, &(struct timespec){ 0, 100000000 }, NULL) == 1)
+    if (ns_first_awaited(ns_first_settle(s, fd)) && answered &&
+        ns_sys_ppoll(&p, 1, &(struct timespec){ 0, 100000000 }, NULL) == 1)
         ns_first_settle(s, fd);
+    ns_first_release(s, fd);
 }
 
 /* There is no connection, or not all of the stream is in it yet. */

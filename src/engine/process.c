@@ -3,6 +3,7 @@
 #include "engine/detect.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/first.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/listener.h"
@@ -149,6 +150,7 @@ void ns_fork_child(void)
             ns_lock_reset(&s->rx);
             ns_lock_reset(&s->tx);
             s->unfaithful = true;
+            ns_first_release(s, o->fd);
         }
     }
 }

@@ -274,23 +274,43 @@ static ssize_t look(struct ns_sock *s, int fd, struct in *i, enum ns_first *firs
     }
 }
 
+static bool stalled(const struct ns_sock *s)
+{
+    return ns_sock_state(s) == NS_AWAITING && __atomic_load_n(&s->low_water, __ATOMIC_RELAXED);
+}
+
+/* A part of NEW is here: waits until the kernel reports the rest, or it is plain
+ * that no more comes. */
+static ssize_t await_rest(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
+{
+    struct ns_time over = ns_time_add(ns_now(), ns_time_ms(NS_STALL_MS));
+    struct ns_wait w = { fd, POLLIN, ns_timeout_at(fd, SO_RCVTIMEO), .since = &i->since, .still = stalled };
+    w.timed = w.deadline.ns != NS_NEVER.ns;
+    bool first = ns_time_before(over, w.deadline);
+    if (first) {
+        w.deadline = over;
+        w.timed = false;
+    }
+    int err = ns_block(s, slot, &w);
+    return err == 0 || (err == -EAGAIN && first) ? RETRY : err;
+}
+
 /* The client's first bytes are not here: waits for them in the kernel, which
  * knows about timeouts and restarts. */
-static ssize_t await_first(struct ns_sock *s, int fd, struct in *i, enum ns_first first)
+static ssize_t await_first(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, enum ns_first first)
 {
-    if (first == NS_FIRST_PARTIAL) {
+    if (first == NS_FIRST_PARTIAL) { /* there is no helper to put an end to it */
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 2000000 }, NULL);
         return RETRY;
     }
     if (ns_nonblocking(fd, i->flags))
         return -EAGAIN;
+    if (first == NS_FIRST_STALLED)
+        return await_rest(s, slot, fd, i);
     int saved = errno;
     char byte;
     ssize_t n = ns_libc.recv(fd, &byte, 1, MSG_PEEK);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        n = -errno;
-    else
-        n = RETRY;
+    n = n < 0 ? -errno : RETRY;
     errno = saved;
     return n;
 }
@@ -338,11 +358,10 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
     }
     if (n == TOO_LITTLE)
         return await_more(s, slot, fd, i);
-    if (first == NS_FIRST_NOTHING || first == NS_FIRST_PARTIAL)
-        return await_first(s, fd, i, first);
-    if (first == NS_FIRST_NEW)
-        ns_sock_born(s);
-    else if (first == NS_FIRST_PLAIN || (ns_sock_state(s) == NS_PLAIN && !ns_sock_inbox_filled(s)))
+    if (ns_first_awaited(first))
+        return await_first(s, slot, fd, i, first);
+    ns_first_follow(s, fd, first);
+    if (first == NS_FIRST_KNOWN && ns_sock_state(s) == NS_PLAIN && !ns_sock_inbox_filled(s))
         ns_sock_forget(s);
     if (n == NS_NOT_OURS && i->done > 0)
         return (ssize_t)i->done;

@@ -3,9 +3,11 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
+#include "engine/first.h"
 #include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
+#include "engine/listener.h"
 #include "engine/resume.h"
 #include "engine/sock.h"
 #include "engine/swap.h"
@@ -94,6 +96,11 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
     }
     ns_table_hold(&hold);
     struct ns_sock *s = ns_sock_find(p.session_id);
+    /* The application may not have read its first bytes yet, or not even accepted it. */
+    if (!s && ns_first_find(p.session_id))
+        s = ns_sock_find(p.session_id);
+    if (!s && ns_listener_queued(p.session_id))
+        refusal = NS_REFUSED_LATER;
     size_t n = 0;
     if (s && ns_session_protected(&s->session)) {
         uint64_t received = ns_swap_received(s);
@@ -102,6 +109,10 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
         ns_unlock(&s->tx);
     }
     ns_table_unhold(&hold);
+    if (refusal == NS_REFUSED_LATER) {
+        refuse(g, refusal, p.epoch, now);
+        return;
+    }
     if (refusal != NS_GO_ON) {
         complain(refusal == NS_REFUSED_EPOCH ? "a RESUME whose epoch does not rise"
                  : refusal == NS_REFUSED_GAP ? "a RESUME with an offset that was never sent or is not held"
@@ -362,7 +373,6 @@ static void guest_event(struct ns_source *source, uint32_t events, struct ns_tim
 
 void ns_serve_take(int fd, struct ns_time now)
 {
-    ns_sys_fcntl(fd, F_SETFL, O_NONBLOCK);
     struct ns_guest *g = ns_guest_new(fd, guest_event, expired);
     if (!g)
         return;

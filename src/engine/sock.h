@@ -81,7 +81,8 @@ struct ns_sock {
     bool resumed;        /* addresses may differ from what the application saw; table */
     struct ns_ring inbox; /* drained from the connection before; rx */
     bool inbox_filled;    /* it holds something; rx, atomic */
-    int low_water;        /* the application's SO_RCVLOWAT while the socket has another because of it, else 0; rx, atomic */
+    int low_water;        /* the application's SO_RCVLOWAT while the socket has another, because of the
+                           * inbox or of a part of NEW, else 0; rx, atomic */
     uint64_t tx_urgent;   /* 1 + the offset of the last urgent byte sent (RFC 6093), 0 for none; tx */
     int rx_urgent;        /* 256 + an urgent byte that came on the connection before, 0 for none; atomic */
     uint64_t received;   /* receive offset while there is no connection to ask; tx */
@@ -112,6 +113,7 @@ struct ns_sock {
     uint32_t guests; /* exchanges about it (serve.c); helper */
     bool touched; /* traffic since the helper last looked; atomic */
     struct ns_time partial_since; /* AWAITING: when a part of NEW was first seen; rx */
+    struct ns_timer stalled;      /* AWAITING: how long the rest is waited for; helper */
 
     struct ns_sock *hash_next; /* sessions by id; table */
     int linger_fd;             /* after the last close: keeps the connection until delivered; helper */

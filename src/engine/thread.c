@@ -4,6 +4,7 @@
 #include "engine/detect.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/first.h"
 #include "engine/internal.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
@@ -208,6 +209,8 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
         }
         if (todo & NS_TODO_BORN)
             ns_detect_born(s, now);
+        if (todo & NS_TODO_STALLED)
+            ns_first_stalled(s, now);
         if (todo & NS_TODO_ASK)
             ns_ask_for(s, now);
         if (todo & NS_TODO_SUSPENDED)

@@ -35,7 +35,7 @@ enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)
     if (state == NS_SUSPENDED)
         return NS_READY_NOT;
     if (state == NS_AWAITING && (revents & (POLLIN | POLLRDNORM)))
-        return ns_first_settle(s, fd) ? NS_READY_NOT : NS_READY_ASK;
+        return ns_first_settle(s, fd) == NS_FIRST_PARTIAL ? NS_READY_NOT : NS_READY_ASK;
     if (state == NS_CONNECTING && (revents & POLLOUT))
         ns_client_established(s, fd);
     if (state != NS_CONNECTED || !(revents & (POLLERR | POLLHUP)))
