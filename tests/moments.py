@@ -485,6 +485,39 @@ def epoll_after_the_inbox_is_read(context):
     x.talks()
 
 
+@case
+def written_around_the_shim(context):
+    """The ring has not seen all: such a session may become plain or fail, but nothing is ever sent twice or missing."""
+    x = Session(context)
+    x.client.do("s.send(b'seen')")
+    x.client.says("libc.send(s.fileno(), b'around', 6, 0)", 6)
+    x.client.do("s.send(b'seen')")
+    x.server.says("s.recv(14, socket.MSG_WAITALL)", b"seenaroundseen")
+    x.rig.troels.link_down(x.link())
+    x.client.log.wait(DEMOTED, 1, 10)
+    x.server.says("s.recv(9, socket.MSG_DONTWAIT)", "BlockingIOError EAGAIN")
+
+
+@case
+def keepalive_after_demotion(context):
+    """The helper's probes of an idle session go with the session."""
+    x = Session(context)
+    ask = "[libc_option(*o) for o in ((1, 9), (6, 4), (6, 5), (6, 6))]"
+    x.client.do("""
+import ctypes
+def libc_option(level, name):
+    value, size = ctypes.c_int(), ctypes.c_uint(4)
+    libc.getsockopt(s.fileno(), level, name, ctypes.byref(value), ctypes.byref(size))
+    return value.value
+""")
+    before = x.client.do(ask)
+    x.client.becomes(ask + "[:2]", [1, 5])
+    x.client.do("os.set_inheritable(s.fileno(), True); os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)")
+    x.client.log.wait(DEMOTED)
+    x.client.says(ask, before)
+    x.talks()
+
+
 # -- duplicates ------------------------------------------------------------------------------------------------------
 
 def paused(context):
