@@ -99,6 +99,18 @@ NAMESOCKET_RING=1M NAMESOCKET_ASK=never run 0 -a always env
 gives NAMESOCKET_RING=1M
 gives NAMESOCKET_ASK=always
 
+# --gateway: the command is another process, without the shim; its end is nsrun's all the same.
+run 0 --gateway true; silent
+run 42 --gateway sh -c 'exit 42'
+# shellcheck disable=SC2016
+run 143 --gateway sh -c 'kill -TERM $$'
+run 127 --gateway nsrun-no-such-command; says 'cannot run nsrun-no-such-command: No such file'
+run 126 --gateway "$dir"; says 'cannot run'
+run 0 --gateway "$dir/static"; silent
+run 0 --gateway sh -c 'echo "preload:$LD_PRELOAD"'; gives 'preload:'
+run 126 --gateway "$nsrun" --gateway true; says 'another nsrun --gateway'
+LD_PRELOAD=$shim run 2 --gateway true; says 'LD_PRELOAD already'
+
 # LD_PRELOAD keeps what it has; no entry twice.
 run 0 env; gives "LD_PRELOAD=$shim"
 export LD_PRELOAD=libc.so.6:libm.so.6

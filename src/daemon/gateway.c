@@ -38,7 +38,8 @@ struct passage {
 
 static int malformed(const char *text, const char *what, char *error, size_t error_bytes)
 {
-    snprintf(error, error_bytes, "'%s': %s; write [ADDRESS:]PORT:HOST:PORT, an IPv6 address in []", text, what);
+    snprintf(error, error_bytes, "'%s': %s; write [ADDRESS:]PORT:HOST:PORT, an IPv6 address in []", text,
+             what);
     return -EINVAL;
 }
 
@@ -175,7 +176,7 @@ static void on_connected(uv_connect_t *request, int status)
         try_addresses(p, status);
         return;
     }
-    ns_relay_start(p->accepted, p->attempt);
+    ns_relay_start(p->accepted, p->attempt, NULL, NULL);
     end_passage(p);
 }
 
@@ -223,7 +224,8 @@ static void begin_passage(struct ns_gateway *gateway, uv_tcp_t *accepted)
     p->accepted = accepted;
     p->lookup.data = p;
     gateway->uses++;
-    r = uv_getaddrinfo(gateway->loop, &p->lookup, on_resolved, gateway->route.host, gateway->route.port, &hints);
+    r = uv_getaddrinfo(gateway->loop, &p->lookup, on_resolved, gateway->route.host, gateway->route.port,
+                       &hints);
     if (r < 0)
         give_up(p, "cannot look up", r);
 }

@@ -32,10 +32,11 @@ struct ns_gateway;
  * connection that could not be made. Returns NULL with `error` filled in when
  * the address cannot be listened on.
  */
-struct ns_gateway *ns_gateway_open(uv_loop_t *loop, const struct ns_gateway_route *route, void (*say)(const char *line),
-                                   char *error, size_t error_bytes);
+struct ns_gateway *ns_gateway_open(uv_loop_t *loop, const struct ns_gateway_route *route,
+                                   void (*say)(const char *line), char *error, size_t error_bytes);
 
-/* Listens no more. Connections that are relayed go on until they end, and only then `loop` has nothing of it left. */
+/* Listens no more. Connections that are relayed go on until they end, and only then `loop` has nothing of it
+ * left. */
 void ns_gateway_close(struct ns_gateway *gateway);
 
 #endif

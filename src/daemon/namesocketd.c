@@ -160,7 +160,8 @@ static void get_under_shim(char **argv)
         return;
     }
     if (ns_shim_preload(shim) == -EINVAL)
-        fail(EXIT_USAGE, "%s cannot be preloaded from a path with a blank or colon; install it elsewhere", shim);
+        fail(EXIT_USAGE, "%s cannot be preloaded from a path with a blank or colon; install it elsewhere",
+             shim);
     setenv(STARTED, "1", 1);
     execv("/proc/self/exe", argv);
     fail(EXIT_USAGE, "cannot start again under the shim: %s", strerror(errno));

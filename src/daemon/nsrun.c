@@ -8,12 +8,14 @@
 #include "core/policy.h"
 #include "daemon/reach.h"
 #include "daemon/shim.h"
+#include "daemon/supervise.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,7 @@
 
 static const struct option options[] = {
     { "ask", required_argument, NULL, 'a' },
+    { "gateway", no_argument, NULL, 'G' },
     { "give-up", required_argument, NULL, 'g' },
     { "help", no_argument, NULL, 'h' },
     { "known", required_argument, NULL, 'k' },
@@ -53,6 +56,8 @@ static const char usage[] =
     "  -n, --never LIST        servers never to ask: host[:port],...\n"
     "  -p, --protocol NUMBER   2 (default), or 1: the thesis's, without any security\n"
     "  -g, --give-up TIME      when a lost connection is given up: 90, 90s, 10min\n"
+    "      --gateway           for a client that the shim cannot get into (static, Go):\n"
+    "                          make its connections for it\n"
     "      --psk-file FILE     key shared by the peers, 16 to 64 bytes, or hex:DIGITS\n"
     "  -h, --help              this text\n"
     "  -V, --version           the version\n"
@@ -200,9 +205,11 @@ static void bad_option(char **argv, int kind)
     fail(EXIT_USAGE, "unknown option -%c; see nsrun --help", optopt);
 }
 
-static void parse(int argc, char **argv)
+/* True when --gateway was given. */
+static bool parse(int argc, char **argv)
 {
     char *known = NULL, *never = NULL;
+    bool gateway = false;
     struct ns_policy policy;
     int c;
 
@@ -216,6 +223,9 @@ static void parse(int argc, char **argv)
         case 'V':
             puts("nsrun (namesocket " NS_VERSION ")");
             exit(0);
+        case 'G':
+            gateway = true;
+            break;
         case 'k':
             set_list(&policy, c, &known, optarg);
             break;
@@ -241,6 +251,13 @@ static void parse(int argc, char **argv)
     }
     free(known);
     free(never);
+    return gateway;
+}
+
+static void find_shim(char *shim, size_t bytes)
+{
+    if (ns_shim_find(shim, bytes) < 0)
+        fail(EXIT_USAGE, "cannot find libnsshim.so, looked for %s last; install namesocket as a whole", shim);
 }
 
 /* Looks whether the shim gets into the command, says so if not, and preloads it. */
@@ -249,12 +266,15 @@ static void preload(const char *command)
     char program[PATH_MAX], shim[PATH_MAX], why[PATH_MAX + 64];
     enum ns_reach reach = NS_REACH_YES;
 
-    if (ns_shim_find(shim, sizeof(shim)) < 0)
-        fail(EXIT_USAGE, "cannot find libnsshim.so, looked for %s last; install namesocket as a whole", shim);
+    find_shim(shim, sizeof(shim));
     if (ns_reach_find(command, program, sizeof(program)) == 0)
         reach = ns_reach(program, why, sizeof(why));
     if (reach != NS_REACH_YES)
-        fprintf(stderr, "nsrun: %s, so the shim cannot get in: running it without protection\n", why);
+        fprintf(
+            stderr,
+            "nsrun: %s, so the shim cannot get in: running it without protection (nsrun --gateway protects a "
+            "client)\n",
+            why);
     if (reach == NS_REACH_BREAKS)
         return;
     switch (ns_shim_preload(shim)) {
@@ -268,13 +288,31 @@ static void preload(const char *command)
     }
 }
 
+/* Does not return. */
+static void run_behind_gateway(char **argv, char **command)
+{
+    char shim[PATH_MAX], error[256];
+    const char *preloaded = getenv("LD_PRELOAD");
+
+    find_shim(shim, sizeof(shim));
+    if (preloaded && strstr(preloaded, shim))
+        fail(EXIT_USAGE,
+             "--gateway: the shim is in LD_PRELOAD already; take it out, or leave --gateway away");
+    ns_supervise_start(argv, command, shim, error, sizeof(error));
+    fail(EXIT_CANNOT, "%s", error);
+}
+
 int main(int argc, char **argv)
 {
+    bool gateway;
     int error;
 
-    parse(argc, argv);
+    ns_supervise_resume();
+    gateway = parse(argc, argv);
     if (optind == argc)
         fail(EXIT_USAGE, "no command given; usage: nsrun [options] [--] command [argument...]");
+    if (gateway)
+        run_behind_gateway(argv, argv + optind);
     preload(argv[optind]);
     execvp(argv[optind], argv + optind);
     error = errno;

@@ -19,6 +19,8 @@ struct direction {
 /* Freed with its last request: libuv answers each, at the latest when its handle is closed. */
 struct relay {
     struct direction directions[2];
+    ns_relay_ended_fn *ended;
+    void *ended_arg;
     bool closing;
     int open; /* handles */
 };
@@ -53,8 +55,11 @@ static void on_closed(uv_handle_t *handle)
     struct relay *relay = ((struct direction *)handle->data)->relay;
 
     free(handle);
-    if (--relay->open == 0)
-        free(relay);
+    if (--relay->open > 0)
+        return;
+    if (relay->ended)
+        relay->ended(relay->ended_arg);
+    free(relay);
 }
 
 static void finish(struct relay *relay, bool reset)
@@ -142,15 +147,19 @@ static void init_direction(struct relay *relay, int i, uv_tcp_t *from, uv_tcp_t 
     uv_tcp_nodelay(from, 1);
 }
 
-void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b)
+void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg)
 {
     struct relay *relay = malloc(sizeof(*relay));
 
     if (!relay) {
         ns_relay_reset(a);
         ns_relay_reset(b);
+        if (ended)
+            ended(arg);
         return;
     }
+    relay->ended = ended;
+    relay->ended_arg = arg;
     relay->closing = false;
     relay->open = 2;
     init_direction(relay, 0, a, b);

@@ -10,13 +10,16 @@
 
 #include <uv.h>
 
+/* Told when a relay is over and its handles are freed; `arg` is as it was given. */
+typedef void ns_relay_ended_fn(void *arg);
+
 /*
  * Relays between two connected handles, from malloc and without data of their
- * own: they are the relay's now, which closes and frees them. It ends by itself:
+ * own: they are the relay's now, which closes and frees them. `ended` may be NULL. It ends by itself:
  * in order when both streams have ended, by reset of both when one fails (or at
  * once, when there is no memory for it).
  */
-void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b);
+void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg);
 
 /* Closes a connected handle from malloc by reset (where libuv can), and frees it. */
 void ns_relay_reset(uv_tcp_t *tcp);

@@ -64,6 +64,13 @@ class Pair:
             return {}
         return {**shim_env(self.shim, (self.client_log if side == "client" else self.server_log).path), **self.settings}
 
+    def daemon(self, name):
+        """A program of the project's that finds the shim by itself."""
+        return os.path.join(os.path.dirname(os.path.dirname(self.shim)), "daemon", name)
+
+    def env_of_daemon(self, log):
+        return {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"}
+
     def start_server(self, name="server"):
         proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, "-f", self.server_form, *self.common],
                                    self.env("server"))
@@ -187,6 +194,15 @@ class Pair:
         return found
 
 
+class HeldPair(Pair):
+    """The client without the shim, its connections taken over by nsrun."""
+
+    def start_client(self):
+        return self.rig.troels.start(
+            "client", [self.daemon("nsrun"), "--gateway", self.traffic, "run", "tage", PORT, *self.client_args],
+            self.env_of_daemon(self.client_log))
+
+
 class GatewayPair(Pair):
     """The same two programs, neither under the shim: what is between them is, a gateway on each host."""
 
@@ -194,9 +210,7 @@ class GatewayPair(Pair):
 
     def gateway(self, host, side, option, route):
         log = self.client_log if side == "client" else self.server_log
-        env = {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"}
-        daemon = os.path.join(os.path.dirname(os.path.dirname(self.shim)), "daemon", "namesocketd")
-        proc = host.start(f"gateway-{side}", [daemon, option, route], env)
+        proc = host.start(f"gateway-{side}", [self.daemon("namesocketd"), option, route], self.env_of_daemon(log))
         wait_for(f"the {side}'s gateway", lambda: "ready" in proc.stderr())
         return proc
 
@@ -212,5 +226,5 @@ class GatewayPair(Pair):
             "client", [self.traffic, "run", "127.0.0.1", self.FORWARD, *self.client_args], {})
 
 
-__all__ = ["Pair", "GatewayPair", "Wrong", "Deadline", "PORT", "FORMS", "MODES", "ESTABLISHED", "SUSPENDED", "RESUMED", "DEMOTED",
+__all__ = ["Pair", "GatewayPair", "HeldPair", "Wrong", "Deadline", "PORT", "FORMS", "MODES", "ESTABLISHED", "SUSPENDED", "RESUMED", "DEMOTED",
            "shim_env"]
