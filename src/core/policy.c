@@ -267,6 +267,11 @@ static int set_park(const struct setting *s)
     return set_time(s, &s->policy->park_ms);
 }
 
+static int set_hold(const struct setting *s)
+{
+    return set_time(s, &s->policy->hold_margin_ms);
+}
+
 static int set_known(const struct setting *s)
 {
     return set_destinations(s, &s->policy->known);
@@ -362,12 +367,12 @@ static int set_ring(const struct setting *s)
     return 0;
 }
 
-static const char *const keys[] = { "ASK",       "VERSION",  "GIVE_UP", "PARK", "KNOWN", "NEVER",
-                                    "LOG_LEVEL", "LOG_FILE", "VERBOSE", "PSK",  "RING",  NULL };
+static const char *const keys[] = { "ASK",      "VERSION", "GIVE_UP", "PARK", "KNOWN", "NEVER", "LOG_LEVEL",
+                                    "LOG_FILE", "VERBOSE", "PSK",     "RING", "HOLD",  NULL };
 static int (*const setters[])(const struct setting *) = { set_ask,       set_version,  set_give_up,
                                                           set_park,      set_known,    set_never,
                                                           set_log_level, set_log_file, set_verbose,
-                                                          set_psk,       set_ring };
+                                                          set_psk,       set_ring,     set_hold };
 _Static_assert(sizeof keys / sizeof keys[0] == sizeof setters / sizeof setters[0] + 1,
                "a setter for each key");
 
@@ -384,7 +389,7 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
     if (parse_word(key, keys, &i))
         return setters[i](&s);
     refuse(&s, "no such setting; the settings are ASK, VERSION, GIVE_UP, PARK, KNOWN, NEVER, LOG_LEVEL, "
-               "LOG_FILE, VERBOSE, PSK and RING");
+               "LOG_FILE, VERBOSE, PSK, RING and HOLD");
     return -ENOENT;
 }
 

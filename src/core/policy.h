@@ -91,6 +91,7 @@ void ns_policy_defaults(struct ns_policy *p);
  *   VERBOSE    0 or 1
  *   PSK        key shared by the peers, 16 to 64 bytes: text, or hex: and digits
  *   RING       bytes, or a number with k, M or G (of 1024): 64k to 1G; see ns_ring_reserve
+ *   HOLD       time: hold_margin_ms
  *
  * Returns 0; -ENOENT for an unknown key; -EINVAL for a bad value, and then the
  * policy is as it was. With an error, `error` (room for `error_bytes`; may be

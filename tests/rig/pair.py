@@ -52,6 +52,10 @@ class Pair:
             self.client_args += ["-n", "200000", "-d", str((1 << 64) - 1)]
         self.quiet = quiet
         self.settings = dict(settings)                        # NAMESOCKET_ variables of both ends
+        if self.protected:
+            # A busy machine may take longer than by default, and then there is no session to test. Towards a plain
+            # peer the default holds.
+            self.settings.setdefault("NAMESOCKET_HOLD", "5s")
         self.client_under = client_under                      # a program that runs the client
         if quiet:
             self.client_args += ["--quiet"]
@@ -69,7 +73,7 @@ class Pair:
         return os.path.join(os.path.dirname(os.path.dirname(self.shim)), "daemon", name)
 
     def env_of_daemon(self, log):
-        return {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"}
+        return {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"} | self.settings
 
     def start_server(self, name="server"):
         proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, "-f", self.server_form, *self.common],
