@@ -9,6 +9,8 @@ from . import wire
 from .pair import ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong, shim_env
 from .procs import Deadline, Log, wait_for
 
+ANSWERED = "the peer speaks namesocket"
+
 # Each line of standard input is [number, text, whether in a thread of its own]; each answer `number thread`, then
 # `number = value` or `number ! exception errno`. What the texts name lives in `names`.
 PROGRAM = r"""
@@ -131,6 +133,9 @@ class Session:
 
     def connect(self):
         self.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+        if self.shim:
+            # The first write waits for the answer to HELLO for 50 ms only: a busy machine may need more.
+            self.client.log.wait(ANSWERED)
         self.client.do("s.send(b'?')")
         self.server.do("s = l.accept()[0]")
         self.server.says("s.recv(1)", b"?")
