@@ -41,6 +41,7 @@ struct ns_recovery {
     struct ns_attempt *committed; /* CONFIRM is out on this one */
     struct ns_timer stagger, round, patience;
     int64_t round_ms, stagger_ms;
+    uint64_t hurried; /* the pass of ns_resume_hurry that it has had its round in */
     struct ns_pair pairs[NS_PAIRS_MAX];
     size_t pair_count, next_pair;
     struct ns_address found[NS_DESTINATIONS_MAX]; /* by the name, this time */

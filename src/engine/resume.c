@@ -147,15 +147,21 @@ static bool waits_for_round(const struct ns_object *o)
 
 void ns_resume_hurry(struct ns_time now)
 {
+    static uint64_t passes;
     struct ns_hold hold;
     struct ns_object *o;
+    passes++;
     do {
+        /* From the start each time, since a round may end sessions. But each has
+         * one round: it may be over at once and wait for the next. */
         ns_table_hold(&hold);
-        for (o = ns_objects; o && !waits_for_round(o); o = o->next)
-            ;
+        for (o = ns_objects; o; o = o->next)
+            if (waits_for_round(o) && ((struct ns_sock *)o)->recovery->hurried != passes)
+                break;
         ns_table_unhold(&hold);
         if (o) {
             struct ns_recovery *r = ((struct ns_sock *)o)->recovery;
+            r->hurried = passes;
             r->round_ms = NS_ROUND_MIN_MS;
             ns_timer_clear(&r->round);
             ns_rounds_new(r, now);
