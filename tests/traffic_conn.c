@@ -129,12 +129,29 @@ static void check_name(const struct conn *c, const struct sockaddr_storage *firs
         fail(EXIT_WRONG, "conn %u: %s was %s, is %s", c->number, call, was, is);
 }
 
-void conn_check_names(struct conn *c)
+// The own name stays, however the connection ended.
+static void check_own_name(const struct conn *c)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
     int ret = getsockname(c->fd, (struct sockaddr *)&a, &n);
     check_name(c, &c->local, "getsockname", ret, &a);
+}
+
+static void failed(const struct conn *c, const char *call)
+{
+    int error = errno;
+    check_own_name(c);
+    fail(EXIT_CONNECTION, "conn %u: %s: %s (out=%" PRIu64 " in=%" PRIu64 ")", c->number, call, strerror(error),
+         c->out_bytes, c->in_bytes);
+}
+
+void conn_check_names(struct conn *c)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    int ret;
+    check_own_name(c);
     // A socket whose peer has closed both directions has no peer's name any more, in TCP itself.
     if (c->in_ended && c->out_ended)
         return;
@@ -221,8 +238,7 @@ static ssize_t send_some(struct conn *c, const uint8_t *p, size_t n, int flags)
         sent = send(c->fd, p, n, flags | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     if (sent < 0 && errno != EAGAIN)
-        fail(EXIT_CONNECTION, "conn %u: send: %s (out=%" PRIu64 " in=%" PRIu64 ")", c->number, strerror(errno),
-             c->out_bytes, c->in_bytes);
+        failed(c, "send");
     if (sent < 0 || (size_t)sent < n)
         c->can_write = false;
     return sent < 0 ? 0 : sent;
@@ -336,8 +352,7 @@ ssize_t conn_receive(struct conn *c)
     while (got < 0 && errno == EINTR);
     if (got < 0) {
         if (errno != EAGAIN)
-            fail(EXIT_CONNECTION, "conn %u: recv: %s (out=%" PRIu64 " in=%" PRIu64 ")", c->number,
-                 strerror(errno), c->out_bytes, c->in_bytes);
+            failed(c, "recv");
         c->can_read = false;
         return -1;
     }
@@ -380,8 +395,7 @@ bool conn_advance(struct conn *c)
     if (!c->out_ended && all_sent(c)) {
         c->out_ended = true;
         if (shutdown(c->fd, SHUT_WR) != 0)
-            fail(EXIT_CONNECTION, "conn %u: shutdown: %s (out=%" PRIu64 " in=%" PRIu64 ")", c->number,
-                 strerror(errno), c->out_bytes, c->in_bytes);
+            failed(c, "shutdown");
         say("ended conn=%u out=%" PRIu64, c->number, c->out_bytes);
     }
     bool both = c->out_ended && c->in_ended;

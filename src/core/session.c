@@ -394,6 +394,12 @@ uint64_t ns_v1_offset(uint32_t counter, uint64_t about)
     int32_t distance = (int32_t)(counter - (uint32_t)about);
     return about + (uint64_t)(int64_t)distance;
 }
+bool ns_session_holds_v1(const struct ns_session *s, uint32_t peer_counter)
+{
+    uint64_t start = ns_v1_offset(peer_counter, s->ring.head);
+    return judge_offset(s, &start) == 0;
+}
+
 
 int ns_session_resume_v1(struct ns_session *s, uint32_t peer_counter, uint64_t received, uint32_t tx_header,
                          uint32_t rx_header)

@@ -209,6 +209,9 @@ static inline uint32_t ns_v1_counter(uint64_t offset)
 }
 uint64_t ns_v1_offset(uint32_t counter, uint64_t about);
 
+/* Whether what the peer lacks, by its counter, is still held. */
+bool ns_session_holds_v1(const struct ns_session *s, uint32_t peer_counter);
+
 /*
  * Both sides, with the old connection given up: makes a connection on which
  * `rx_header` and `tx_header` bytes of packets were exchanged the carrier. The

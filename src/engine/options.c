@@ -45,6 +45,8 @@ int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
     struct ns_sock *s = moved(fd);
     if (s)
         learn_ends(s, fd);
+    else if ((s = ns_sock_at(fd)) && ns_sock_state(s) != NS_FAILED)
+        s = NULL; /* a failed one keeps its own name, which the reset took from the socket */
     return s && s->local.length ? tell(&s->local, addr, len) : NS_NOT_OURS;
 }
 

@@ -244,16 +244,34 @@ static bool same_end(const struct ns_name *name, const uint8_t *address, bool ip
     return p == port && (a.family == AF_INET6) == ipv6 && memcmp(a.bytes, address, ipv6 ? 16 : 4) == 0;
 }
 
+static bool of_last(const struct ns_sock *s, const struct ns_v1_resume *p)
+{
+    return same_end(&s->last_peer, p->client, p->ipv6, p->client_port) &&
+           same_end(&s->last_local, p->server, p->ipv6, p->server_port);
+}
+
+/*
+ * A client that RESUME_ACK did not reach knows only the connection before. But so
+ * does a RESUME that it has left behind: that one must not end a connection that
+ * works, nor the session, should its counter be too old.
+ */
+static bool of_the_one_before(const struct ns_sock *s, const struct ns_v1_resume *p)
+{
+    return s->session.state == NS_SUSPENDED && same_end(&s->before_peer, p->client, p->ipv6, p->client_port) &&
+           same_end(&s->before_local, p->server, p->ipv6, p->server_port) &&
+           ns_session_holds_v1(&s->session, p->received);
+}
+
 /* Thesis 5.1.2: the session is found by the quadruple of its last connection. */
-static struct ns_sock *find_v1(const struct ns_v1_resume *p)
+static struct ns_sock *find_v1(const struct ns_v1_resume *p,
+                               bool (*matches)(const struct ns_sock *, const struct ns_v1_resume *))
 {
     for (struct ns_object *o = ns_objects; o; o = o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
         if (o->kind != NS_KIND_SOCK || s->session.role != NS_SERVER || s->session.version != 1 ||
             !ns_session_protected(&s->session))
             continue;
-        if (same_end(&s->last_peer, p->client, p->ipv6, p->client_port) &&
-            same_end(&s->last_local, p->server, p->ipv6, p->server_port))
+        if (matches(s, p))
             return s;
     }
     return NULL;
@@ -271,7 +289,9 @@ static void got_resume_v1(struct ns_guest *g, struct ns_time now)
     }
     ns_debug("Searching for server socket to resume");
     ns_table_hold(&hold);
-    struct ns_sock *s = find_v1(&p);
+    struct ns_sock *s = find_v1(&p, of_last);
+    if (!s)
+        s = find_v1(&p, of_the_one_before);
     ns_table_unhold(&hold);
     if (!s || ns_swap_retire(s) < 0) {
         complain("a RESUME for a session that is not here", now);

@@ -97,6 +97,7 @@ struct ns_sock {
 
     struct ns_name local, peer;   /* what the application first saw; constant once set */
     struct ns_name last_local, last_peer; /* of the connection in use: version 1 finds it by them; table */
+    struct ns_name before_local, before_peer; /* of the one before; table */
     struct ns_pair pair;          /* addresses in use; table */
     uint16_t port;                /* the peer's (client) or own (server) port; constant */
     char name[256];               /* the name the application connected by, or empty; constant */

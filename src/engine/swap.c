@@ -279,6 +279,8 @@ static void replace(struct ns_sock *s, int fd)
     if (s->o.fds > 0)
         ns_object_each_fd(&s->o, put_under, &i);
     s->o.inode = inode_of(fd);
+    s->before_local = s->last_local;
+    s->before_peer = s->last_peer;
     s->last_local.length = s->last_peer.length = 0;
     ns_name_learn(&s->last_local, fd, ns_sys_getsockname);
     ns_name_learn(&s->last_peer, fd, ns_sys_getpeername);
