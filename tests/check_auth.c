@@ -138,7 +138,7 @@ static void check_false_tags(struct tagged *t, const struct keys *k)
 
 START_TEST(vectors)
 {
-    unsigned agreements = 0, tags = 0, untagged = 0;
+    unsigned agreements = 0, tags = 0, untagged = 0, checks = 0;
     struct ns_vector_file file;
     struct keys k = { 0 };
     struct tagged t;
@@ -156,6 +156,10 @@ START_TEST(vectors)
             check_true_tag(&t, v);
             check_false_tags(&t, &k);
             tags++;
+        } else if (ns_vector_get(v, "key_check", 0)) {
+            ck_assert_uint_eq(ns_auth_key_check(k.psk, k.psk_bytes, k.server.instance, k.server.public_key),
+                              ns_vector_number(v, "key_check"));
+            checks += k.psk_bytes > 0;
         } else if (ns_vector_get(v, "tag", 0)) {
             /* a refusal: its zero tag must not pass for a true one */
             size_t bytes = ns_vector_bytes(v, "hex", t.packet, sizeof t.packet);
@@ -168,6 +172,7 @@ START_TEST(vectors)
     ck_assert_uint_ge(agreements, 2);
     ck_assert_uint_ge(tags, 10);
     ck_assert_uint_eq(untagged, 4);
+    ck_assert_uint_eq(checks, 3);
 }
 END_TEST
 

@@ -39,6 +39,25 @@ int ns_auth_master(struct ns_master *out, const uint8_t secret_key[32], const ui
     return 0;
 }
 
+uint16_t ns_auth_key_check(const uint8_t *psk, size_t psk_bytes, const uint8_t instance[16],
+                           const uint8_t server_key[32])
+{
+    static const uint8_t label[] = { 'k', 'e', 'y', ' ', 'c', 'h', 'e', 'c', 'k' };
+    crypto_generichash_state hash;
+    uint8_t out[crypto_generichash_BYTES_MIN];
+
+    if (psk_bytes == 0)
+        return 0;
+    crypto_generichash_init(&hash, psk, psk_bytes, sizeof out);
+    crypto_generichash_update(&hash, label, sizeof label);
+    crypto_generichash_update(&hash, instance, 16);
+    crypto_generichash_update(&hash, server_key, 32);
+    crypto_generichash_final(&hash, out, sizeof out);
+    sodium_memzero(&hash, sizeof hash);
+    uint16_t check = (uint16_t)(out[0] << 8 | out[1]);
+    return check ? check : 1;
+}
+
 void ns_auth_session_keys(struct ns_session_keys *out, const struct ns_master *master,
                           const uint8_t session_id[16], const uint8_t instance[16], uint8_t version)
 {

@@ -45,6 +45,15 @@ int ns_auth_master(struct ns_master *out, const uint8_t secret_key[32], const ui
                    const uint8_t client_key[32], const uint8_t server_key[32], const uint8_t *psk,
                    size_t psk_bytes);
 
+/*
+ * What a server tells everybody of its pre-shared key, so that a client with
+ * another key, or none, knows before it offers a session. 0 for none. 16 bits: a
+ * mistake shows, and a guess at the key is not confirmed. It proves nothing; the
+ * tags do. `instance` and `server_key` are the server's.
+ */
+uint16_t ns_auth_key_check(const uint8_t *psk, size_t psk_bytes, const uint8_t instance[16],
+                           const uint8_t server_key[32]);
+
 /* One key a direction, so that no packet can be sent back to who made it. */
 struct ns_session_keys {
     uint8_t c2s[32];

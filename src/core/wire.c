@@ -323,7 +323,7 @@ size_t ns_wire_put_hello_ack(uint8_t *out, const struct ns_hello_ack *packet)
     at = put_header(at, 2, NS_PACKET_HELLO_ACK);
     at = put_8(at, packet->highest_version);
     at = put_8(at, packet->count);
-    at = put_16(at, 0);
+    at = put_16(at, packet->key_check);
     at = put(at, packet->instance, sizeof packet->instance);
     at = put(at, packet->public_key, sizeof packet->public_key);
     at = put_32(at, packet->park_s);
@@ -350,7 +350,7 @@ int ns_wire_get_hello_ack(const uint8_t *in, size_t have, struct ns_hello_ack *o
     memset(out, 0, sizeof *out);
     out->highest_version = take_8(&c);
     out->count = take_8(&c);
-    take_16(&c);
+    out->key_check = take_16(&c);
     take(&c, out->instance, sizeof out->instance);
     take(&c, out->public_key, sizeof out->public_key);
     out->park_s = take_32(&c);

@@ -99,6 +99,7 @@ struct ns_hello_address {
 
 struct ns_hello_ack {
     uint8_t highest_version, count;
+    uint16_t key_check; /* auth.h */
     uint8_t instance[16], public_key[32];
     uint32_t park_s, lease_s;
     struct ns_hello_address addresses[NS_HELLO_ADDRESSES];

@@ -282,12 +282,24 @@ static void lease_event(struct ns_source *source, uint32_t events, struct ns_tim
     forget(entry_of_source(source));
 }
 
+/* With another key the server could not verify NEW. */
+static bool same_key(const struct ns_hello_ack *ack)
+{
+    return ack->key_check == ns_auth_key_check(ns_engine.policy.psk, ns_engine.policy.psk_bytes,
+                                               ack->instance, ack->public_key);
+}
+
 static void take_answer(struct entry *e, struct ns_time now)
 {
     struct ns_hello_ack ack;
     if (ns_wire_get_hello_ack(e->reply, e->reply_bytes, &ack) <= 0 || ack.highest_version < 2 ||
         ns_master_for(&e->master, ack.public_key, false) < 0) {
         settle_no(e, NO_FOR_MS, "its answer to HELLO is not ours", now);
+        return;
+    }
+    if (!same_key(&ack)) {
+        ns_error("the peer has another pre-shared key, or only one of us has one");
+        settle_no(e, NO_FOR_MS, "its pre-shared key is not ours", now);
         return;
     }
     e->ack = ack;

@@ -70,6 +70,8 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
                                 .lease_s = (uint32_t)(ns_engine.policy.lease_ms / 1000) };
     memcpy(ack.instance, own->instance, sizeof ack.instance);
     memcpy(ack.public_key, own->public_key, sizeof ack.public_key);
+    ack.key_check =
+        ns_auth_key_check(ns_engine.policy.psk, ns_engine.policy.psk_bytes, own->instance, own->public_key);
     list_addresses(&ack, &g->from);
     size_t n = ns_wire_put_hello_ack(out, &ack);
     __atomic_store_n(&last_answer_ns, now.ns, __ATOMIC_SEQ_CST);

@@ -119,7 +119,7 @@ class Keys:
     def __init__(self, out, about, client_random, server_random, psk, session_id, version=2):
         self.client_key = x25519(client_random[:32], BASE)
         self.server_key = x25519(server_random[:32], BASE)
-        self.instance, self.session_id = server_random[32:], session_id
+        self.instance, self.session_id, self.psk = server_random[32:], session_id, psk
         shared = x25519(client_random[:32], self.server_key)
         assert shared == x25519(server_random[:32], self.client_key)
         master = h(32, psk, b"namesocket v2", shared, self.client_key, self.server_key)
@@ -165,10 +165,16 @@ def tagged(out, about, name, values, keys=None, direction=None, over=b""):
     return packet + tag
 
 
+def key_check(keys):
+    first = int.from_bytes(h(16, keys.psk, b"key check", keys.instance, keys.server_key)[:2], "big")
+    return (first or 1) if keys.psk else 0
+
+
 def hello_ack(out, about, keys, addresses, park=600, lease=300, highest=2):
-    packet = header(2, 7) + struct.pack(">BBH", highest, len(addresses), 0) + keys.instance + keys.server_key
+    packet = header(2, 7) + struct.pack(">BBH", highest, len(addresses), key_check(keys)) + keys.instance + keys.server_key
     packet += struct.pack(">II", park, lease)
-    fields = [("highest_version", highest), ("count", len(addresses)), ("instance", keys.instance),
+    fields = [("highest_version", highest), ("count", len(addresses)),
+              ("key_check", key_check(keys)), ("instance", keys.instance),
               ("public_key", keys.server_key), ("park_s", park), ("lease_s", lease)]
     for text, scope, priority in addresses:
         address = ipaddress.ip_address(text)
@@ -239,8 +245,12 @@ def version_2():
     keys = Keys(out, "a pre-shared key of 32 bytes", count(0x21, 48), count(0x61, 48), count(0x80, 32),
                 count(0x10, 16))
     exchange(out, keys, 7, (2**40 + 5, 2**40), (2**33, 2**33 - 1), (count(0x20, 16), count(0x30, 16)))
-    Keys(out, "a pre-shared key of 1 byte", count(0x21, 48), count(0x61, 48), b"k", count(0x10, 16))
-    Keys(out, "a pre-shared key of 64 bytes", count(0x21, 48), count(0x61, 48), count(0x80, 64), count(0x10, 16))
+    hello_ack(out, "a pre-shared key of 32 bytes", keys, [])
+    keys = Keys(out, "a pre-shared key of 1 byte", count(0x21, 48), count(0x61, 48), b"k", count(0x10, 16))
+    hello_ack(out, "a pre-shared key of 1 byte", keys, [])
+    keys = Keys(out, "a pre-shared key of 64 bytes", count(0x21, 48), count(0x61, 48), count(0x80, 64),
+                count(0x10, 16))
+    hello_ack(out, "a pre-shared key of 64 bytes", keys, [])
     Keys(out, "another version", count(0x21, 48), count(0x61, 48), b"", count(0x10, 16), version=3)
     Keys(out, "secret keys with every bit that clamping changes the wrong way",
          b"\xff" * 32 + count(0, 16), b"\x07" + bytes(30) + b"\x80" + count(0x10, 16), b"", count(0x10, 16))
