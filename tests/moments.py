@@ -203,6 +203,26 @@ def shutdown_write_while_suspended(context):
 
 
 @case
+def shutdown_write_after_an_unnoticed_reset(context):
+    """The application ends its stream after the reset has come and before anybody has seen it."""
+    x = Session(context)
+    x.client.do("""
+def end_after_reset():
+    while s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1:       # TCP_ESTABLISHED
+        pass
+    return s.shutdown(socket.SHUT_WR)""")
+    x.client.do("s.send(b'last words')")
+    x.block()
+    end = x.client.begin("end_after_reset()")
+    x.rig.reset_flows([x.rig.troels], PORT)
+    if end.result() is not None:
+        raise Wrong(f"shutdown gave {end.result()}")
+    x.open()
+    x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
+    x.server.says("s.recv(10)", b"")
+
+
+@case
 def close_while_suspended(context):
     """What was written before is delivered, then the end."""
     x = Session(context)

@@ -1,13 +1,17 @@
 /* shutdown(2): the end of one direction, by the application's wish. */
 #include "engine/end.h"
+#include "engine/data.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
-/* On a connection that takes it; the next one is told when it is put in place. tx held. */
-static int on_connection(struct ns_sock *s, int fd, int how)
+/* On a connection that takes it; the next one is told when it is put in place.
+ * *lost: the connection has died, and nobody has noticed. tx held. */
+static int on_connection(struct ns_sock *s, int fd, int how, bool *lost)
 {
     int r = ns_sys_shutdown(fd, how);
-    if (r == 0 && how != SHUT_WR)
+    /* Where the stream has ended before, both may have, and ENOTCONN is right. */
+    *lost = r < 0 && ns_error_is_loss(r) && ns_session_protected(&s->session) && !s->session.tx_ended;
+    if ((r == 0 || *lost) && how != SHUT_WR)
         __atomic_store_n(&s->rx_shut, true, __ATOMIC_SEQ_CST);
     if (how == SHUT_RD)
         return r;
@@ -30,11 +34,11 @@ static int noted(struct ns_sock *s, int fd, int how)
 }
 
 /* tx held. *forget: it has become plain TCP. */
-static int shut(struct ns_sock *s, int fd, int how, bool *forget)
+static int shut(struct ns_sock *s, int fd, int how, bool *lost, bool *forget)
 {
     enum ns_state state = s->session.state;
     if (state == NS_AWAITING || (state == NS_CONNECTED && s->tx_open))
-        return on_connection(s, fd, how);
+        return on_connection(s, fd, how, lost);
     if (ns_session_protected(&s->session))
         return noted(s, fd, how);
     if (how == SHUT_RD)
@@ -45,6 +49,15 @@ static int shut(struct ns_sock *s, int fd, int how, bool *forget)
     else if (state == NS_OFFERING)
         *forget = ns_sock_event(s, NS_EVENT_DEMOTED);
     return NS_NOT_OURS;
+}
+
+/* The end is noted for the next connection; false when there will be none. */
+static bool lost_now(struct ns_sock *s, int fd, uint32_t generation)
+{
+    int err = 0;
+    socklen_t len = sizeof err;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    return ns_sock_lost(s, generation, err ? -err : NS_ERROR_END);
 }
 
 /* Whoever waits for a suspended session has something to read now: the end. */
@@ -65,12 +78,17 @@ int ns_shutdown(int fd, int how)
     if (!s || !slot || how < SHUT_RD || how > SHUT_RDWR || !ns_slot_enter(slot, s))
         return NS_NOT_OURS;
     int r = NS_NOT_OURS;
-    bool forget = false;
+    bool lost = false, forget = false;
+    uint32_t generation = 0;
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
-    if (ns_sock_at(fd) == s)
-        r = shut(s, fd, how, &forget);
+    if (ns_sock_at(fd) == s) {
+        generation = s->generation;
+        r = shut(s, fd, how, &lost, &forget);
+    }
     ns_unlock_quiet(&s->tx, &saved);
+    if (lost && lost_now(s, fd, generation))
+        r = 0;
     if (ns_sock_state(s) == NS_SUSPENDED)
         tell_waiting(s);
     if (forget)
