@@ -14,7 +14,7 @@ import sys
 
 sys.dont_write_bytecode = True
 from rig import become_root, wait_for                                         # noqa: E402
-from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, Wrong, shim_env     # noqa: E402
+from rig.pair import DEMOTED, ESTABLISHED, PATIENT, PORT, RESUMED, Wrong, shim_env     # noqa: E402
 from rig.procs import Deadline, Log                                           # noqa: E402
 from rig.report import Skip, main, options                                    # noqa: E402
 from rig.terminal import Terminal                                             # noqa: E402
@@ -59,7 +59,7 @@ class Stage:
         return os.path.join(self.dir, name)
 
     def env(self, side):
-        return shim_env(self.context.shim, self.logs[side].path) if self.context.shim else {}
+        return {**shim_env(self.context.shim, self.logs[side].path), **PATIENT} if self.context.shim else {}
 
     def server(self, *argv, port=PORT):
         proc = self.rig.tage.start("server", argv, self.env("server"))

@@ -232,15 +232,20 @@ static void stall_over(struct ns_timer *timer, struct ns_time now)
     struct ns_sock *s = (struct ns_sock *)((char *)timer - offsetof(struct ns_sock, stalled));
     struct ns_hold hold;
     ns_table_hold(&hold);
+    enum ns_first first = NS_FIRST_KNOWN;
     if (s->o.fd >= 0 && ns_sock_state(s) == NS_AWAITING)
-        ns_first_settle(s, s->o.fd);
+        first = ns_first_settle(s, s->o.fd);
     ns_table_unhold(&hold);
+    if (first == NS_FIRST_STALLED)
+        ns_first_stalled(s);
 }
 
-void ns_first_stalled(struct ns_sock *s, struct ns_time now)
+void ns_first_stalled(struct ns_sock *s)
 {
     s->stalled.fire = stall_over;
-    ns_timer_set(&s->stalled, ns_time_add(now, ns_time_ms(NS_STALL_MS)));
+    /* From now, not from when the helper woke: that may be before the bytes were
+     * seen, and a timer that fires too early finds that time is not up. */
+    ns_timer_set(&s->stalled, ns_time_add(ns_now(), ns_time_ms(NS_STALL_MS)));
 }
 
 bool ns_first_names(int fd, const uint8_t id[16])

@@ -35,7 +35,7 @@ static inline bool ns_first_awaited(enum ns_first first)
 void ns_first_release(struct ns_sock *s, int fd);
 
 /* On the helper: NS_TODO_STALLED. */
-void ns_first_stalled(struct ns_sock *s, struct ns_time now);
+void ns_first_stalled(struct ns_sock *s);
 
 /*
  * Whether a NEW for session `id` is in the receive queue of a connection whose

@@ -210,7 +210,7 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
         if (todo & NS_TODO_BORN)
             ns_detect_born(s, now);
         if (todo & NS_TODO_STALLED)
-            ns_first_stalled(s, now);
+            ns_first_stalled(s);
         if (todo & NS_TODO_ASK)
             ns_ask_for(s, now);
         if (todo & NS_TODO_SUSPENDED)

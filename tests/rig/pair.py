@@ -22,6 +22,11 @@ FLOW_BYTES = 64 * 1024
 RECORDS_BYTES = 64 * 4
 
 
+# For tests of what comes after the first contact: a busy machine may take longer than by default to answer HELLO, and
+# then there is no session to test. Towards a plain peer the default holds.
+PATIENT = {"NAMESOCKET_HOLD": "5s"}
+
+
 class Wrong(Exception):
     """The programs or the logs say something else than they must."""
 
@@ -55,9 +60,7 @@ class Pair:
         self.quiet = quiet
         self.settings = dict(settings)                        # NAMESOCKET_ variables of both ends
         if self.protected:
-            # A busy machine may take longer than by default, and then there is no session to test. Towards a plain
-            # peer the default holds.
-            self.settings.setdefault("NAMESOCKET_HOLD", "5s")
+            self.settings = {**PATIENT, **self.settings}
         self.client_under = client_under                      # a program that runs the client
         if quiet:
             self.client_args += ["--quiet"]
@@ -241,4 +244,4 @@ class GatewayPair(Pair):
 
 
 __all__ = ["Pair", "GatewayPair", "HeldPair", "Wrong", "Deadline", "PORT", "FORMS", "MODES", "ESTABLISHED", "SUSPENDED", "RESUMED", "DEMOTED",
-           "shim_env"]
+           "PATIENT", "shim_env"]

@@ -13,6 +13,7 @@ from .procs import wait_for
 NEW, RESUME, RESUME_ACK, CONFIRM, DONE, HELLO_ACK = 1, 2, 3, 5, 6, 7
 GO_ON, UNKNOWN, GAP, EPOCH = 0, 1, 2, 3
 TIMEOUT_S = 10
+ATTEMPT_S = 4                                                 # the engine's own, for one attempt
 
 
 def connect(host, to, port=PORT, source=None, talks=True):
@@ -144,10 +145,25 @@ class Client:
     # -- the exchange ---------------------------------------------------------------------------------------
 
     def ask(self, **kw):
-        """A connection on which RESUME was said, and its answer."""
-        conn = connect(self.host, self.to, self.port)
-        conn.sendall(self.resume(**kw))
-        return conn, self.ack(read(conn, 64))
+        """A connection on which RESUME was said, and its answer.
+
+        Once more, as a client does, where none comes: on a busy machine RESUME can come so late that the
+        application has accepted the connection, and it may never read it.
+        """
+        for last in (False, False, True):
+            conn = connect(self.host, self.to, self.port)
+            if not last:
+                conn.settimeout(ATTEMPT_S)
+            conn.sendall(self.resume(**kw))
+            try:
+                answer = read(conn, 64)
+            except TimeoutError:
+                if last:
+                    raise
+                conn.close()
+                continue
+            conn.settimeout(TIMEOUT_S)
+            return conn, self.ack(answer)
 
     def move(self, pending=b""):
         """The whole exchange. `pending`: what was sent before and may not have come."""

@@ -6,7 +6,7 @@ import os
 import sys
 
 from . import wire
-from .pair import ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong, shim_env
+from .pair import ESTABLISHED, PATIENT, PORT, RESUMED, SUSPENDED, Wrong, shim_env
 from .procs import Deadline, Log, wait_for
 
 ANSWERED = "the peer speaks namesocket"
@@ -82,7 +82,7 @@ class Puppet:
     def __init__(self, host, name, shim, env=None, second_preload=None):
         self.name = name
         self.log = Log(os.path.join(host.rig.dir, name + ".log"))
-        env = {**(shim_env(shim, self.log.path) if shim else {}), **(env or {})}
+        env = {**({**shim_env(shim, self.log.path), **PATIENT} if shim else {}), **(env or {})}
         if second_preload:
             env["LD_PRELOAD"] = " ".join(filter(None, (env.get("LD_PRELOAD"), second_preload)))
         self.proc = host.start(name, [sys.executable, "-c", PROGRAM], env)

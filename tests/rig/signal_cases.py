@@ -2,7 +2,7 @@
 import os
 import signal
 
-from .pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong, shim_env
+from .pair import DEMOTED, ESTABLISHED, PATIENT, PORT, RESUMED, SUSPENDED, Wrong, shim_env
 from .procs import Log, wait_for
 from .wire import link_of
 
@@ -23,7 +23,7 @@ class Ends:
         self.client = None
 
     def env(self, side):
-        return shim_env(self.context.shim, self.logs[side].path) if side in self.shim_at else {}
+        return {**shim_env(self.context.shim, self.logs[side].path), **(PATIENT if len(self.shim_at) == 2 else {})} if side in self.shim_at else {}
 
     def start(self):
         self.client = self.rig.troels.start("client", [self.program, self.what, "tage", *self.ports],
