@@ -206,7 +206,8 @@ extern struct ns_object *ns_objects;
 /* The kernel has said `error` (negative errno) about the connection that was
  * under the descriptors at `generation`. Suspends the session and tells the
  * helper. tx not held. Returns false when the session cannot be resumed: the
- * error is the application's. */
+ * error is the application's; or when it needs none, because both streams have
+ * come to their ends. */
 bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error);
 
 /* Whether exactly what the ring has seen was written to the connection at `fd`,

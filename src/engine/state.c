@@ -86,8 +86,14 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
     ns_lock_quiet(&s->tx, &saved);
     bool mine = s->generation == generation && s->session.state == NS_CONNECTED && !s->retired;
     bool resumable = ns_session_protected(&s->session);
+    int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    /* Who calls has looked without tx: shutdown may have ended our direction, and
+     * the peer acknowledged it, before that was noted here. */
+    if (mine && error == NS_ERROR_END && s->session.tx_ended && ns_ledger_unacknowledged(fd) == 0) {
+        ns_unlock_quiet(&s->tx, &saved);
+        return false;
+    }
     if (mine) {
-        int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
         resumable = fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_running();
         ns_sock_event(s, resumable ? NS_EVENT_LOST : NS_EVENT_DEMOTED);
         s->error = error;

@@ -149,7 +149,8 @@ static int retire(struct ns_sock *s, int fd)
         ns_watch_stand_in(&s->o, true);
     if (err == 0) {
         ns_lock(&s->tx);
-        s->received = ns_carrier_received(&s->session.carrier, l.received, s->rx_ended);
+        bool ended = __atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST);
+        s->received = ns_carrier_received(&s->session.carrier, l.received, ended);
         s->retired = true;
         ns_unlock(&s->tx);
     }
@@ -228,7 +229,8 @@ uint64_t ns_swap_received(struct ns_sock *s)
     int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
     if (s->retired || ns_ledger_read(fd, &l) < 0)
         return s->received;
-    return ns_carrier_received(&s->session.carrier, l.received, s->rx_ended || l.fin_received);
+    bool ended = __atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST);
+    return ns_carrier_received(&s->session.carrier, l.received, ended || l.fin_received);
 }
 
 /* ---- putting another one in its place ---- */
