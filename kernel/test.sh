@@ -137,7 +137,7 @@ build() {
 # boot COMMAND, words separated by commas
 boot() {
     timeout -k 5 "${NAMESOCKET_KERNEL_TIMEOUT:-900}" "$cache/build-$config/linux" mem=512M root=/dev/root \
-        rootfstype=hostfs rootflags=/ ro con=null con0=null,fd:1 init="$kernel/guest/init" quiet loglevel=5 panic=-1 \
+        rootfstype=hostfs rootflags=/ ro con=null con0=null,fd:1 init="$kernel/guest/init" kunit.enable=1 loglevel=7 panic=-1 \
         time-travel=inf-cpu ns_dir="$cache/source/$selftests" \
         ns_run="PRESERVE=$cache/build-$config/preserve,$1" < /dev/null 2>&1 | tr -d '\r'
 }
@@ -174,6 +174,7 @@ while read -r line; do
     "ok "* | "not ok "*) result "${line%% [0-9]*}" "kunit ${line#*ok }" ;;
     esac
 done < <(sed -n '1,/^guest: begin/s/^\(\[[ 0-9.]*\] \)\{0,1\}  *\(\(not \)\{0,1\}ok [0-9]\)/\2/p' "$log")
+if [ $((passed + failed)) -gt 0 ]; then result ok "KUnit ran"; else result "not ok" "KUnit ran"; fi
 while read -r line; do
     result "${line%% [0-9]*}" "${line#*ok }"
 done < <(sed -n '/^guest: begin/,$p' "$log" | grep -E '^(not )?ok [0-9]')
