@@ -15,7 +15,7 @@ set -u
 
 build='gcc libc6-dev meson ninja-build pkg-config libuv1-dev libc-ares-dev libsodium-dev check scdoc'
 demo="$build python3 iproute2 util-linux nftables dnsmasq-base telnet"
-test="$demo clang valgrind netcat-openbsd socat redis-server redis-tools iperf3 curl strace"
+test="$demo clang valgrind netcat-openbsd socat redis-server redis-tools iperf3 curl strace libpython3.11-testsuite"
 
 check=no wanted=test
 for arg; do

@@ -154,7 +154,7 @@ fi
 if [ "$(id -u)" -eq 0 ]; then unshare -nm true; else unshare -Urnm true; fi 2> /dev/null || {
     begin "network tests"
     echo "this machine gives us no network namespaces (unshare -nm, or unshare -Urnm): skipped, not passed"
-    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/programs.py --list; } | wc -l) skipped"
+    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/surface.py --list; tests/suites.py --list; tests/programs.py --list; } | wc -l) skipped"
     network=no
 }
 
@@ -162,10 +162,12 @@ if [ $network = yes ]; then
     counted "strangers" tests/strangers.py --builddir "$build"
     counted "real programs" tests/programs.py --builddir "$build"
     counted "moments" tests/moments.py --builddir "$build"
+    counted "sockets as programs see them" tests/surface.py --builddir "$build"
     if [ "$quick" ]; then
         counted "faults" tests/faults.py --builddir "$build" -k '*/stream/*' -k plain-peer -k one-shot -k iterative
     else
         counted "faults" tests/faults.py --builddir "$build"
+        counted "CPython's test suite" tests/suites.py --builddir "$build"
         counted "the same faults on plain TCP" tests/faults.py --builddir "$build" --control
     fi
     single "tools/demo.sh" tools/demo.sh "$build"

@@ -1,8 +1,10 @@
 /* How descriptors are born, copied and closed. */
 #include "engine/end.h"
 #include "engine/first.h"
+#include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
+#include "engine/linger.h"
 #include "engine/listener.h"
 #include "engine/ready.h"
 #include "engine/sys.h"
@@ -99,20 +101,33 @@ static bool undelivered(struct ns_sock *s, int fd)
     return !linger.l_onoff && ns_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread == 0;
 }
 
+/* Whether a NEW may still come to a connection that is closed now; tx held. */
+static bool new_under_way(struct ns_sock *s, int fd)
+{
+    struct linger linger = { 0 };
+    socklen_t len = sizeof linger;
+    struct pollfd p = { .fd = fd, .events = POLLIN | POLLRDHUP };
+    if (s->session.state != NS_AWAITING || s->unfaithful || !ns_hello_open())
+        return false;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len);
+    return !linger.l_onoff && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 0 && ns_linger_for_new(s);
+}
+
 static void last_close(struct ns_sock *s, int fd)
 {
     ns_first_release(s, fd);
     ns_lock(&s->tx);
+    bool waits = new_under_way(s, fd);
     if (s->session.state == NS_ASKING)
         ns_sock_event(s, NS_EVENT_ANSWER_NO);
-    else if (s->session.state == NS_OFFERING || s->session.state == NS_AWAITING ||
+    else if (s->session.state == NS_OFFERING || (s->session.state == NS_AWAITING && !waits) ||
              s->session.state == NS_CONNECTING)
         ns_sock_event(s, NS_EVENT_DEMOTED);
-    bool keep = undelivered(s, fd);
+    bool keep = waits || undelivered(s, fd);
     if (keep) {
         s->linger_fd = ns_internal(ns_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3));
         __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
-        if (s->session.state == NS_CONNECTED && s->tx_open && ns_sys_shutdown(fd, SHUT_WR) == 0)
+        if ((waits || (s->session.state == NS_CONNECTED && s->tx_open)) && ns_sys_shutdown(fd, SHUT_WR) == 0)
             s->fin_queued = true;
     }
     ns_unlock(&s->tx);
@@ -133,6 +148,10 @@ static void closing(int fd)
         if (l->source.fd == fd)
             ns_listener_unwatch(l);
     }
+    /* Unread, NEW would make a reset of the close, and cost the client what was
+     * written to it (RFC 2525, 2.17). */
+    if (at->kind == NS_KIND_SOCK && at->fds == 1)
+        ns_first_settle((struct ns_sock *)at, fd);
     struct ns_object *o = ns_table_remove(fd);
     if (!o) {
         if (at->kind == NS_KIND_LISTENER)

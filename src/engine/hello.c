@@ -23,6 +23,11 @@ bool ns_hello_mute(void)
     return answered && ns_now().ns - answered < 1000000000;
 }
 
+bool ns_hello_open(void)
+{
+    return !__atomic_load_n(&mute, __ATOMIC_SEQ_CST);
+}
+
 static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *peer)
 {
     static struct ns_local locals[LOCALS_MAX];

@@ -18,4 +18,7 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now);
  */
 bool ns_hello_mute(void);
 
+/* Whether HELLO is answered, so that a client may send NEW. Any thread. */
+bool ns_hello_open(void);
+
 #endif

@@ -6,6 +6,7 @@
 #include "engine/first.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
+#include "engine/linger.h"
 #include "engine/listener.h"
 #include "engine/names.h"
 #include "engine/ready.h"
@@ -133,6 +134,7 @@ void ns_fork_child(void)
     ns_lock_reset(&ns_table_lock);
     ns_helper_fork_child();
     ns_slots_fork_child();
+    ns_linger_fork_child();
     ns_ask_fork_child();
     ns_guest_fork_child();
     ns_engine_fork_child();

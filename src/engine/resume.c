@@ -194,7 +194,9 @@ void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
     }
     /* A reset is as often the client's end as the network's: its own patience. */
     bool reset = s->error == -ECONNRESET || s->error == -EPIPE || s->error == NS_ERROR_END;
-    int64_t ms = reset ? ns_engine.policy.reset_grace_ms : ns_engine.policy.park_ms;
+    int64_t ms = ns_engine.policy.park_ms;
+    if (reset && ms > ns_engine.policy.reset_grace_ms)
+        ms = ns_engine.policy.reset_grace_ms;
     s->parked.fire = park_over;
     ns_timer_set(&s->parked, ns_time_add(now, ns_time_ms(ms)));
 }

@@ -123,6 +123,8 @@ struct ns_sock {
     struct ns_sock *todo_next; /* atomic list */
     struct ns_recovery *recovery; /* helper */
     struct ns_source replay;      /* a duplicate while the ring is sent again, or fd 0 for none; helper */
+    struct ns_time linger_until;  /* a closed connection waits for NEW; helper */
+    bool linger_for_new;          /* it is counted among those */
     struct ns_timer parked;       /* a suspended server's patience, a lingering session's next look; helper */
     struct ns_pulse pulse;        /* helper */
     bool keepalive_ours;          /* the socket's keepalive settings are the helper's; atomic */

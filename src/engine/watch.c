@@ -330,6 +330,7 @@ static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event
         return err;
     hash_out(w);
     w->event = *event;
+    w->told_writable = false;
     w->muted = muted;
     hash_in(w);
     if (readable_anyway(w->object)) {
@@ -432,6 +433,25 @@ static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t even
     return (uint16_t)p.revents;
 }
 
+/*
+ * An edge that NEW alone has made: the server's application was told that it may
+ * write, has not written since, and there is nothing for it to read.
+ */
+static bool new_edge(struct ns_watch *w, bool awaited, uint32_t seen)
+{
+    const struct ns_sock *s = (const struct ns_sock *)w->object;
+    if (!awaited)
+        return false;
+    bool again = w->told_writable && s->session.ring.head == 0 && seen && !(seen & ~(uint32_t)WRITING);
+    w->told_writable |= (seen & WRITING) != 0;
+    return again && (w->event.events & EPOLLET);
+}
+
+static bool awaits_first(const struct ns_object *o)
+{
+    return o->kind == NS_KIND_SOCK && ns_sock_state((const struct ns_sock *)o) == NS_AWAITING;
+}
+
 static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
 {
     uint32_t seen = 0;
@@ -443,7 +463,11 @@ static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
             continue;
         known = true;
         struct ns_object *o = w->object;
-        seen |= judge(o, w->fd, w->event.events, e->events);
+        bool awaited = awaits_first(o);
+        uint32_t judged = judge(o, w->fd, w->event.events, e->events);
+        if (awaited && !o->watches) /* judging has forgotten it */
+            return (seen | judged) & (e->events | TELLING);
+        seen |= new_edge(w, awaited, judged) ? 0 : judged;
         /* What the application is not shown did not fire. */
         if (suspended(o) && !w->removed && (w->event.events & EPOLLONESHOT)) {
             ns_sys_epoll_ctl(epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);

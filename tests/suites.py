@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""CPython's own test suite, as Debian packs it, in three ways: plain, under the shim with every connection plain
+(NAMESOCKET_ASK=never), and under the shim with those on the loopback interface protected. What passes in the first
+way has to pass in the others. Each run has a network namespace of its own.
+
+Of test_asyncio, the modules that open sockets or start programs run; futures, locks, queues, tasks and their like
+run on an event loop alone, and the rest is for Windows. AF_VSOCK tests are left out: that family has no network
+namespace, so they would talk to the machine's own hypervisor.
+"""
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+from rig import become_root                                                   # noqa: E402
+from rig.netns import die_with_parent                                         # noqa: E402
+from rig.pair import ESTABLISHED, shim_env                                    # noqa: E402
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3.11"                                # the one that Debian's suite is for
+SUITE = "/usr/lib/python3.11/test"
+LEFT_OUT = ["test.test_socket.ThreadedVSOCK"]
+# What may fail in the third way, and why. Each is in docs/limits.md, "First contact".
+HELD = "until a new peer has answered HELLO, a socket is not writable and refuses writes that must not block"
+EXCUSED = {
+    "test.test_socket.SendmsgTCPTest.testSendmsgDontWait": HELD,
+    "test.test_ssl.SSLErrorTests.test_subclass": HELD,
+    "test.test_epoll.TestEPoll.test_control_and_wait": HELD,
+    "test.test_epoll.TestEPoll.test_fromfd": HELD,
+    "test.test_ssl.TestPreHandshakeClose.test_preauth_data_to_tls_server": HELD,
+}
+WAYS = ("plain", "off", "on")
+MODULE_LIMIT_S = 150
+RUNS_MAX = 6                                                  # a run that dies is taken up again behind that test
+
+# The longest first. True: it makes TCP connections to itself, which are protected in the third way.
+MODULES = {
+    "test_ssl": True, "test_subprocess": False, "test_socket": True, "test_imaplib": True, "test_selectors": False,
+    "test_asyncio.test_ssl": True, "test_asyncio.test_subprocess": False, "test_asyncio.test_events": True,
+    "test_ftplib": True, "test_poll": False, "test_poplib": True, "test_asyncio.test_sslproto": True,
+    "test_asyncio.test_sock_lowlevel": True, "test_asyncio.test_sendfile": True, "test_asyncio.test_streams": True,
+    "test_asyncio.test_base_events": True, "test_asyncio.test_server": True,
+    "test_asyncio.test_buffered_proto": True, "test_asyncio.test_selector_events": False,
+    "test_asyncio.test_unix_events": False, "test_urllib2_localnet": True, "test_httplib": True,
+    "test_smtplib": True, "test_select": False, "test_socketserver": True, "test_epoll": True,
+}
+
+
+def environment(way, shim, log):
+    """`log` is None for tests that look at what descriptors there are: a log file is one more."""
+    env = dict(os.environ)
+    if way == "off":
+        env.update(LD_PRELOAD=shim, NAMESOCKET_ASK="never")
+    if way == "on":
+        # The tests listen on ephemeral ports, which are not asked unless they are known. A client that resets its
+        # connection on purpose is waited for as one that has lost it (docs/limits.md): keep that short.
+        env.update(shim_env(shim, log) if log else {"LD_PRELOAD": shim},
+                   NAMESOCKET_KNOWN="127.0.0.1:*,[::1]:*", NAMESOCKET_PARK="500ms")
+    return env
+
+
+class Run:
+    """One module in one way. `outcomes`: test -> (outcome, text)."""
+
+    def __init__(self, way, module, options, top):
+        self.way, self.module = way, module
+        self.outcomes = {}
+        self.sessions = 0
+        directory = os.path.join(top, way, module)
+        os.makedirs(directory)
+        self.results = os.path.join(directory, "results")
+        log = os.path.join(directory, "log")
+        began = time.monotonic()
+        for n in range(RUNS_MAX):
+            with open(os.path.join(directory, f"out.{n}"), "wb") as out:
+                self.start(environment(way, options.shim, log if MODULES[module] else None), directory, out)
+            if self.read():
+                break
+        else:
+            self.outcomes["(the run)"] = ("failed", f"did not come to its end in {RUNS_MAX} runs")
+        self.seconds = time.monotonic() - began
+        with contextlib.suppress(FileNotFoundError), open(log, errors="replace") as f:
+            self.sessions = sum(ESTABLISHED in line for line in f)
+        if way == "on" and MODULES[module] and not self.sessions:
+            self.outcomes["(sessions)"] = ("failed", "no connection was protected")
+
+    def start(self, env, directory, out):
+        argv = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", PYTHON, "-B",
+                os.path.join(HERE, "suites_run.py"), self.results, "test." + self.module, *LEFT_OUT]
+        shim = {name: env.pop(name) for name in ("LD_PRELOAD",) if name in env}
+        argv[6:6] = ["env", *(f"{name}={value}" for name, value in shim.items())]
+        proc = subprocess.Popen(argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                preexec_fn=die_with_parent)
+        try:
+            proc.wait(MODULE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            proc.kill()
+            proc.wait()
+
+    def read(self):
+        """Take in what the run has said. False if it ended in the middle."""
+        ended = False
+        with contextlib.suppress(FileNotFoundError), open(self.results) as f:
+            for line in f:
+                name, outcome, text = json.loads(line)
+                ended = outcome == "end"
+                if outcome == "begin":
+                    self.outcomes[name] = ("failed", "the process hung or died in it")
+                elif not ended:
+                    self.outcomes[name] = (outcome, text)
+        return ended
+
+
+def compare(runs, module):
+    """The counts and complaints about a module's shimmed runs."""
+    plain = runs["plain", module].outcomes
+    passed = skipped = 0
+    wrong = []
+    for way in WAYS[1:]:
+        seen = runs[way, module].outcomes
+        for name in sorted(plain.keys() | seen.keys()):
+            before, after = plain.get(name, ("passed", ""))[0], seen.get(name, ("missing", ""))
+            if before != "passed":
+                skipped += 1                                  # says nothing about the shim
+            elif after[0] == "passed":
+                passed += 1
+            elif way == "on" and name in EXCUSED:
+                skipped += 1
+            else:
+                wrong.append((way, name, *after))
+    return passed, skipped, wrong
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--builddir", default=os.path.join(os.path.dirname(HERE), "build"))
+    p.add_argument("--list", action="store_true")
+    p.add_argument("-k", metavar="PART", action="append", help="only modules whose name contains this")
+    p.add_argument("-j", type=int, default=4, help="runs at a time")
+    p.add_argument("--keep-logs", metavar="DIR")
+    o = p.parse_args()
+    o.shim = os.path.abspath(os.path.join(o.builddir, "src/preload/libnsshim.so"))
+    o.modules = [m for m in MODULES if not o.k or any(part in m for part in o.k)]
+    return o
+
+
+def main():
+    o = options()
+    if o.list:
+        print("\n".join(o.modules))
+        return 0
+    if not os.path.isdir(SUITE) or not os.path.exists(PYTHON):
+        print(f"no {SUITE} (libpython3.11-testsuite): skipped\n0 passed, 0 failed, {len(o.modules)} skipped")
+        return 0
+    become_root()
+    totals, sessions = [0, 0, 0], 0
+    with contextlib.ExitStack() as stack:
+        top = o.keep_logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="namesocket-suites-"))
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(o.j))
+        futures = {(w, m): pool.submit(Run, w, m, o, top) for m in o.modules for w in WAYS}
+        for module in o.modules:
+            runs = {(w, module): futures[w, module].result() for w in WAYS}
+            passed, skipped, wrong = compare(runs, module)
+            on = runs["on", module]
+            sessions += on.sessions
+            times = ", ".join(f"{w} {runs[w, module].seconds:.0f} s" for w in WAYS)
+            print(f"{'not ok' if wrong else 'ok'} {module}: {passed} the same, {skipped} not passed without the shim, "
+                  f"{on.sessions} sessions ({times})", flush=True)
+            for way, name, outcome, text in wrong:
+                print(f"    {way}: {name}: {outcome}: " + text.strip().replace("\n", "\n        "))
+            for i, n in enumerate((passed, len(wrong), skipped)):
+                totals[i] += n
+    print(f"{sessions} sessions were protected")
+    print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
+    return totals[1] > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
