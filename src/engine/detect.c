@@ -257,13 +257,15 @@ static bool look(struct ns_sock *s, struct ns_time now)
 static void tidy(struct ns_sock *s)
 {
     int fd = s->o.fd;
-    if (!s->session.ring.data || fd < 0)
+    if (fd < 0)
         return;
     ns_lock(&s->tx);
-    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
-    if (ns_sock_state(s) == NS_CONNECTED && s->tx_open && unacknowledged == 0)
-        ns_session_trim(&s->session, 0);
-    ns_ring_release(&s->session.ring);
+    if (s->session.ring.data) {
+        int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+        if (ns_sock_state(s) == NS_CONNECTED && s->tx_open && unacknowledged == 0)
+            ns_session_trim(&s->session, 0);
+        ns_ring_release(&s->session.ring);
+    }
     ns_unlock(&s->tx);
 }
 

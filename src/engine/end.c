@@ -68,7 +68,7 @@ void ns_sock_forget(struct ns_sock *s)
     if (s->o.fds > 0 && !ns_sock_inbox_filled(s)) {
         ns_object_each_fd(&s->o, clear_entry, NULL);
         s->o.fds = 0;
-        s->o.fd = -1;
+        __atomic_store_n(&s->o.fd, -1, __ATOMIC_SEQ_CST);
         ns_watch_unmute(&s->o);
         ns_watch_drop_all(&s->o);
         ns_sock_let_go(s);
@@ -171,7 +171,7 @@ void ns_sock_give_up(struct ns_sock *s, int error, struct ns_time now)
     if (ns_sock_state(s) == NS_CONNECTED)
         ns_swap_retire(s);
     fail(s, error);
-    if (s->o.fd < 0)
+    if (ns_sock_number(s) < 0)
         ns_sock_bury(s, now);
 }
 

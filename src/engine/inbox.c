@@ -112,8 +112,14 @@ void ns_inbox_expect(struct ns_sock *s, int fd, size_t bytes)
 
 void ns_sock_open_rx(struct ns_sock *s)
 {
-    if (s->rx_open || ns_ring_used(&s->inbox) > 0)
+    if (__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) || ns_ring_used(&s->inbox) > 0)
         return;
     ns_ring_release(&s->inbox);
-    __atomic_store_n(&s->rx_open, true, __ATOMIC_SEQ_CST);
+    /* Who loses a connection closes this with tx held, and may have done so just
+     * now: a read that goes to a lost connection gets its error. */
+    bool taken = ns_lock(&s->tx);
+    if (ns_sock_state(s) == NS_CONNECTED && !s->retired)
+        __atomic_store_n(&s->rx_open, true, __ATOMIC_SEQ_CST);
+    if (taken)
+        ns_unlock(&s->tx);
 }

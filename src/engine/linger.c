@@ -108,7 +108,7 @@ void ns_linger_look(struct ns_sock *s, struct ns_time now)
 
 void ns_linger_closed(struct ns_sock *s, struct ns_time now)
 {
-    if (s->o.fd >= 0)
+    if (ns_sock_number(s) >= 0)
         return; /* an earlier note; it has a descriptor */
     if (s->linger_fd < 0) {
         waits_no_more(s);

@@ -27,7 +27,7 @@ static int tell(const struct ns_name *name, struct sockaddr *addr, socklen_t *le
 static struct ns_sock *moved(int fd)
 {
     struct ns_sock *s = ns_sock_at(fd);
-    return s && (s->resumed || ns_sock_state(s) == NS_SUSPENDED) ? s : NULL;
+    return s && (__atomic_load_n(&s->resumed, __ATOMIC_SEQ_CST) || ns_sock_state(s) == NS_SUSPENDED) ? s : NULL;
 }
 
 /* What a dead connection still knows, before it is given up. */

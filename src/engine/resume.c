@@ -204,7 +204,6 @@ void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
 void ns_resume_over(struct ns_sock *s, struct ns_time now)
 {
     ns_timer_clear(&s->parked);
-    s->error = 0;
     ns_detect_moved(s, now);
     if (s->linger_fd >= 0)
         ns_linger_look(s, now);

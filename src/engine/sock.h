@@ -35,7 +35,7 @@ struct ns_watch; /* watch.h */
 
 struct ns_object {
     enum ns_kind kind;
-    int fd;                   /* one of its descriptors, -1 when none is left; table */
+    int fd;                   /* one of its descriptors, -1 when none is left; table, atomic */
     uint32_t fds;             /* how many descriptors; table */
     ino_t inode;              /* of the socket under them; table */
     struct ns_watch *watches; /* its epoll registrations, or those in it; table */
@@ -78,7 +78,7 @@ struct ns_sock {
     bool tx_full;        /* the ring has no room until the peer's kernel has more; tx, atomic */
     uint32_t generation; /* connections put under the descriptors; table, atomic */
     bool unfaithful;     /* something was written that the ring has not seen; atomic */
-    bool resumed;        /* addresses may differ from what the application saw; table */
+    bool resumed;        /* addresses may differ from what the application saw; table, atomic */
     struct ns_ring inbox; /* drained from the connection before; rx */
     bool inbox_filled;    /* it holds something; rx, atomic */
     int low_water;        /* the application's SO_RCVLOWAT while the socket has another, because of the
@@ -89,7 +89,7 @@ struct ns_sock {
     bool rx_shut;        /* the application has shut its reading side down; tx, atomic */
     bool rx_ended;       /* FIN has been seen; atomic */
     bool fin_queued;     /* our FIN is in the kernel's hands, on the connection in use; tx */
-    bool retired;        /* the connection under the descriptors was given up; tx */
+    bool retired;        /* the connection under the descriptors was given up; tx, atomic */
     bool retiring;       /* the helper is about it; table */
     bool connect_owed;   /* connect(2) has not said yet that it stands; atomic */
     int error;           /* what the kernel said when the connection died; tx */
@@ -154,6 +154,13 @@ static inline struct ns_object *ns_object_at(int fd)
     if ((unsigned)fd >= NS_FD_MAX || !ns_table)
         return NULL;
     return __atomic_load_n((struct ns_object **)&ns_table[fd], __ATOMIC_ACQUIRE);
+}
+
+/* One of its descriptors, or -1 when all are closed, for who does not hold the
+ * table: it may have changed since. */
+static inline int ns_sock_number(const struct ns_sock *s)
+{
+    return __atomic_load_n(&s->o.fd, __ATOMIC_SEQ_CST);
 }
 
 /* The session at `fd`, or NULL. Only the slot (slot.h) or its tx lock keeps it

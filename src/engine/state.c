@@ -58,7 +58,7 @@ bool ns_sock_event(struct ns_sock *s, enum ns_event event)
     enum ns_state new = s->session.state;
     count_state(old, -1u);
     count_state(new, 1);
-    ns_debug("descriptor %d: %s, %s, now %s", s->o.fd, ns_state_name(old), ns_event_name(event),
+    ns_debug("descriptor %d: %s, %s, now %s", ns_sock_number(s), ns_state_name(old), ns_event_name(event),
              ns_state_name(new));
     return true;
 }
@@ -134,5 +134,5 @@ void ns_sock_born(struct ns_sock *s)
         return;
     }
     ns_sock_touch(s);
-    ns_info("session established on descriptor %d", s->o.fd);
+    ns_info("session established on descriptor %d", ns_sock_number(s));
 }

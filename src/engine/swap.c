@@ -151,7 +151,7 @@ static int retire(struct ns_sock *s, int fd)
         ns_lock(&s->tx);
         bool ended = __atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST);
         s->received = ns_carrier_received(&s->session.carrier, l.received, ended);
-        s->retired = true;
+        __atomic_store_n(&s->retired, true, __ATOMIC_SEQ_CST);
         ns_unlock(&s->tx);
     }
     ns_unlock(&s->rx);
@@ -363,7 +363,7 @@ static void replay_more(struct ns_source *source, uint32_t events, struct ns_tim
         ns_table_hold(&hold);
         ns_watch_renew(&s->o);
         ns_table_unhold(&hold);
-        ns_debug("descriptor %d: nothing left to send again", s->o.fd);
+        ns_debug("descriptor %d: nothing left to send again", ns_sock_number(s));
     } else {
         ns_sock_lost(s, generation, err);
     }
@@ -376,10 +376,11 @@ static void open_up(struct ns_sock *s, int fd, const struct ns_pair *pair, bool 
     ns_lock(&s->tx);
     __atomic_fetch_add(&s->generation, 1, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&ns_count_swaps, 1, __ATOMIC_SEQ_CST);
-    s->retired = false;
-    s->resumed = true;
+    __atomic_store_n(&s->retired, false, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->resumed, true, __ATOMIC_SEQ_CST);
     s->pair = *pair;
     s->resumes++;
+    s->error = 0; /* before anybody can lose this one */
     ns_sock_event(s, NS_EVENT_RESUMED);
     ns_unlock(&s->tx);
     ns_inbox_mark(s, fd);

@@ -61,7 +61,7 @@ void ns_object_identify(struct ns_object *o)
 void ns_table_put(int fd, struct ns_object *o)
 {
     if (o->fds++ == 0)
-        o->fd = fd;
+        __atomic_store_n(&o->fd, fd, __ATOMIC_SEQ_CST);
     if (fd > table_top)
         table_top = fd;
     __atomic_store_n((struct ns_object **)&ns_table[fd], o, __ATOMIC_SEQ_CST);
@@ -82,7 +82,7 @@ static void take_first(void *ctx, int fd)
 {
     struct ns_object *o = ctx;
     if (o->fd < 0)
-        o->fd = fd;
+        __atomic_store_n(&o->fd, fd, __ATOMIC_SEQ_CST);
 }
 
 struct ns_object *ns_table_remove(int fd)
@@ -93,7 +93,7 @@ struct ns_object *ns_table_remove(int fd)
     __atomic_store_n((struct ns_object **)&ns_table[fd], NULL, __ATOMIC_SEQ_CST);
     o->fds--;
     if (o->fd == fd) {
-        o->fd = -1;
+        __atomic_store_n(&o->fd, -1, __ATOMIC_SEQ_CST);
         if (o->fds > 0) {
             uint32_t fds = o->fds;
             o->fds = 2; /* so that the table is searched */

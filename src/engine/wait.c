@@ -25,7 +25,7 @@ bool ns_ready_anyway(struct ns_sock *s, int fd)
     if (ns_sock_state(s) != NS_SUSPENDED)
         return false;
     return __atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST) ||
-           (!s->retired && ns_sys_ioctl(fd, SIOCINQ, &n) == 0 && n > 0);
+           (!__atomic_load_n(&s->retired, __ATOMIC_SEQ_CST) && ns_sys_ioctl(fd, SIOCINQ, &n) == 0 && n > 0);
 }
 
 enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)
