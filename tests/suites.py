@@ -3,6 +3,9 @@
 (NAMESOCKET_ASK=never), and under the shim with those on the loopback interface protected. What passes in the first
 way has to pass in the others. Each run has a network namespace of its own.
 
+Some of these tests measure time, and several runs share the machine. So a test that has failed is run once more in
+that way, alone, as CPython's own regrtest --rerun does; which those were is printed.
+
 Of test_asyncio, the modules that open sockets or start programs run; futures, locks, queues, tasks and their like
 run on an event loop alone, and the rest is for Windows. AF_VSOCK tests are left out: that family has no network
 namespace, so they would talk to the machine's own hypervisor.
@@ -36,7 +39,8 @@ EXCUSED = {
     "test.test_ssl.TestPreHandshakeClose.test_preauth_data_to_tls_server": HELD,
 }
 WAYS = ("plain", "off", "on")
-MODULE_LIMIT_S = 150
+MODULE_LIMIT_S = 300
+SECOND_TRIES = 3                                              # of one module in one way; more are no accident
 RUNS_MAX = 6                                                  # a run that dies is taken up again behind that test
 
 # The longest first. True: it makes TCP connections to itself, which are protected in the third way.
@@ -68,11 +72,11 @@ def environment(way, shim, log):
 class Run:
     """One module in one way. `outcomes`: test -> (outcome, text)."""
 
-    def __init__(self, way, module, options, top):
-        self.way, self.module = way, module
+    def __init__(self, way, module, options, top, only=()):
+        self.way, self.module, self.only = way, module, only
         self.outcomes = {}
         self.sessions = 0
-        directory = os.path.join(top, way, module)
+        directory = os.path.join(top, way + "-again" if only else way, module)
         os.makedirs(directory)
         self.results = os.path.join(directory, "results")
         log = os.path.join(directory, "log")
@@ -87,12 +91,13 @@ class Run:
         self.seconds = time.monotonic() - began
         with contextlib.suppress(FileNotFoundError), open(log, errors="replace") as f:
             self.sessions = sum(ESTABLISHED in line for line in f)
-        if way == "on" and MODULES[module] and not self.sessions:
+        if way == "on" and MODULES[module] and not self.sessions and not only:
             self.outcomes["(sessions)"] = ("failed", "no connection was protected")
 
     def start(self, env, directory, out):
         argv = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", PYTHON, "-B",
-                os.path.join(HERE, "suites_run.py"), self.results, "test." + self.module, *LEFT_OUT]
+                os.path.join(HERE, "suites_run.py"), self.results, "test." + self.module, *LEFT_OUT,
+                *(["--only", *self.only] if self.only else [])]
         shim = {name: env.pop(name) for name in ("LD_PRELOAD",) if name in env}
         argv[6:6] = ["env", *(f"{name}={value}" for name, value in shim.items())]
         proc = subprocess.Popen(argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
@@ -115,6 +120,27 @@ class Run:
                 elif not ended:
                     self.outcomes[name] = (outcome, text)
         return ended
+
+
+def failures(runs, way, module):
+    """The tests that failed in this way and not without the shim."""
+    plain = runs["plain", module].outcomes
+    return [name for name, (outcome, _) in runs[way, module].outcomes.items() if outcome == "failed" and
+            plain.get(name, ("",))[0] == "passed" and not (way == "on" and name in EXCUSED)]
+
+
+def run_again(runs, module, o, top):
+    """Run what failed under the shim and not without it once more; says which."""
+    tried = []
+    for way in WAYS[1:]:
+        run, names = runs[way, module], failures(runs, way, module)
+        if not 0 < len(names) <= SECOND_TRIES:
+            continue
+        second = Run(way, module, o, top, names).outcomes
+        for name in names:
+            tried.append(f"{way}: {name}: {run.outcomes[name][1].strip().splitlines()[-1:]}")
+            run.outcomes[name] = second.get(name, run.outcomes[name])
+    return tried
 
 
 def compare(runs, module):
@@ -166,12 +192,17 @@ def main():
         futures = {(w, m): pool.submit(Run, w, m, o, top) for m in o.modules for w in WAYS}
         for module in o.modules:
             runs = {(w, module): futures[w, module].result() for w in WAYS}
+            if any(failures(runs, way, module) for way in WAYS[1:]):
+                concurrent.futures.wait(futures.values())
+            tried = run_again(runs, module, o, top)
             passed, skipped, wrong = compare(runs, module)
             on = runs["on", module]
             sessions += on.sessions
             times = ", ".join(f"{w} {runs[w, module].seconds:.0f} s" for w in WAYS)
             print(f"{'not ok' if wrong else 'ok'} {module}: {passed} the same, {skipped} not passed without the shim, "
                   f"{on.sessions} sessions ({times})", flush=True)
+            for line in tried:
+                print(f"    tried again: {line}")
             for way, name, outcome, text in wrong:
                 print(f"    {way}: {name}: {outcome}: " + text.strip().replace("\n", "\n        "))
             for i, n in enumerate((passed, len(wrong), skipped)):

@@ -1,10 +1,11 @@
 """Run one module of CPython's own test suite and append what became of each test to a file, one JSON list a line.
 
-    suites_run.py RESULTS MODULE [LEFT_OUT...]
+    suites_run.py RESULTS MODULE [LEFT_OUT...] [--only TEST...]
 
 A line is [name, outcome, text]; a subtest that failed counts as its test. Each test's name is also written with
 "begin" before it runs, so that a run that hangs or dies says in which test. Started again with the same file it
-goes on behind that one. LEFT_OUT: beginnings of the names of tests that are not to be run.
+goes on behind that one. LEFT_OUT: beginnings of the names of tests that are not to be run. With --only, no others
+than these are run.
 """
 import contextlib
 import faulthandler
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import unittest
 
-TEST_LIMIT_S = float(os.environ.get("NS_SUITES_LIMIT", 30))
+TEST_LIMIT_S = float(os.environ.get("NS_SUITES_LIMIT", 60))
 
 
 class Record(unittest.TestResult):
@@ -89,7 +90,12 @@ def without(suite, unwanted):
 
 
 def main():
-    results, module, left_out = sys.argv[1], sys.argv[2], tuple(sys.argv[3:])
+    results, module, left_out = sys.argv[1], sys.argv[2], sys.argv[3:]
+    only = None
+    if "--only" in left_out:
+        at = left_out.index("--only")
+        left_out, only = left_out[:at], set(left_out[at + 1:])
+    left_out = tuple(left_out)
     faulthandler.enable()
     from test import support
     # test_socketserver asks for "network" and means the loopback interface.
@@ -99,7 +105,8 @@ def main():
         os.chdir(cwd)                                         # the tests make files called @test_...
         suite = unittest.defaultTestLoader.loadTestsFromName(module)
         record = Record(out)
-        without(suite, lambda name: name in done or name.startswith(left_out)).run(record)
+        without(suite, lambda name: name in done or name.startswith(left_out) or
+                (only is not None and name not in only)).run(record)
         record.say("", "end")
         os.chdir("..")
 

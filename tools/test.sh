@@ -58,11 +58,12 @@ add() {
     echo "-- $step: $p passed, $f failed, $s skipped ($(($(date +%s) - began)) s)"
 }
 
-# A program whose last line is its count.
+# A program whose last line is its count; a bound in minutes, against hanging, comes first.
 counted() {
-    begin "$1"
-    shift
-    { "$@" 2>&1; echo "$?" > "$out.status"; } | tee "$out"
+    begin "$2"
+    bound=$1
+    shift 2
+    { timeout -k 30 "${bound}m" "$@" 2>&1; echo "$?" > "$out.status"; } | tee "$out"
     add "$(cat "$out.status")" "$(tail -n 1 "$out")"
     rm -f "$out.status"
 }
@@ -71,11 +72,12 @@ counted() {
 single() {
     begin "$1"
     shift
-    if "$@" > "$out" 2>&1; then
+    if timeout -k 30 5m "$@" > "$out" 2>&1; then
         add 0 "1 passed, 0 failed, 0 skipped"
     else
         status=$?
         cat "$out"
+        [ $status -ne 124 ] || echo "ended after 5 minutes"
         add $status "0 passed, 1 failed, 0 skipped"
     fi
 }
@@ -96,7 +98,7 @@ compile() {
 unit() {
     dir=$1
     shift
-    meson test -C "$dir" --no-rebuild --print-errorlogs "$@" 2>&1 | tee "$out"
+    timeout -k 30 15m meson test -C "$dir" --no-rebuild --print-errorlogs "$@" 2>&1 | tee "$out"
     python3 - "$dir/meson-logs/testlog.json" << 'END' > "$out"
 import json, re, sys
 passed = failed = skipped = 0
@@ -159,16 +161,16 @@ if [ "$(id -u)" -eq 0 ]; then unshare -nm true; else unshare -Urnm true; fi 2> /
 }
 
 if [ $network = yes ]; then
-    counted "strangers" tests/strangers.py --builddir "$build"
-    counted "real programs" tests/programs.py --builddir "$build"
-    counted "moments" tests/moments.py --builddir "$build"
-    counted "sockets as programs see them" tests/surface.py --builddir "$build"
+    counted 5 "strangers" tests/strangers.py --builddir "$build"
+    counted 10 "real programs" tests/programs.py --builddir "$build"
+    counted 5 "moments" tests/moments.py --builddir "$build"
+    counted 5 "sockets as programs see them" tests/surface.py --builddir "$build"
     if [ "$quick" ]; then
-        counted "faults" tests/faults.py --builddir "$build" -k '*/stream/*' -k plain-peer -k one-shot -k iterative
+        counted 25 "faults" tests/faults.py --builddir "$build" -k '*/stream/*' -k plain-peer -k one-shot -k iterative
     else
-        counted "faults" tests/faults.py --builddir "$build"
-        counted "CPython's test suite" tests/suites.py --builddir "$build"
-        counted "the same faults on plain TCP" tests/faults.py --builddir "$build" --control
+        counted 25 "faults" tests/faults.py --builddir "$build"
+        counted 15 "CPython's test suite" tests/suites.py --builddir "$build"
+        counted 10 "the same faults on plain TCP" tests/faults.py --builddir "$build" --control
     fi
     single "tools/demo.sh" tools/demo.sh "$build"
     [ ! -x tools/demo-library.sh ] || single "tools/demo-library.sh" tools/demo-library.sh "$build"

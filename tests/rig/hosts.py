@@ -22,7 +22,7 @@ import sys
 import tempfile
 
 from . import netns, wire
-from .procs import Proc, Log, wait_for
+from .procs import DEADLINE_S, Proc, Log, wait_for
 
 PREFIX = {"link-a": "3ffe:2a00:100:3100::", "link-b": "3ffe:2a00:100:3200::"}
 PREFIX4 = {"link-a": "10.31.0.", "link-b": "10.32.0."}
@@ -331,7 +331,7 @@ class Rig:
         for link in old:
             host.disown(link, *old[link])
 
-    def reset_flows(self, victims, port, timeout_s=2.0):
+    def reset_flows(self, victims, port, timeout_s=DEADLINE_S):
         """A RST with the exact sequence number into every connection on `port` at each of `victims`.
 
         The victim's packet filter answers the victim's own next segment with a RST (it takes the sequence

@@ -3,7 +3,7 @@ import os
 import re
 
 from . import wire
-from .procs import Deadline, Log, wait_for
+from .procs import DEADLINE_S, Deadline, Log, wait_for
 
 PORT = 7007
 
@@ -38,7 +38,7 @@ def shim_env(shim, log_path):
 class Pair:
     """`traffic serve` on tage, `traffic run` on troels."""
 
-    def __init__(self, rig, traffic, shim, mode="stream", forms=("poll", "poll"), connections=1, timeout_s=15,
+    def __init__(self, rig, traffic, shim, mode="stream", forms=("poll", "poll"), connections=1, timeout_s=DEADLINE_S,
                  shim_at=("client", "server"), first=False, idle_bytes=300_000, client_under=(), quiet=False,
                  settings=(), own_settings=None, plain=False):
         self.rig, self.traffic, self.shim, self.mode = rig, traffic, shim, mode

@@ -8,12 +8,18 @@ import time
 
 from . import netns
 
+DEADLINE_S = 40.0                                             # against hanging; it measures nothing
+
 
 class Deadline(Exception):
     """A condition did not come true in time."""
 
 
-def wait_for(what, condition, timeout_s=5.0, step_s=0.002):
+class Ended(Deadline):
+    """Nor can it any more: the program that should have made it true has ended."""
+
+
+def wait_for(what, condition, timeout_s=DEADLINE_S, step_s=0.002):
     """Return the first true value of condition(); raise Deadline naming `what`."""
     end = time.monotonic() + timeout_s
     while True:
@@ -42,7 +48,7 @@ class Log:
         """How often the regular expression `marker` matches."""
         return len(re.findall(marker, self.text()))
 
-    def wait(self, marker, count=1, timeout_s=5.0):
+    def wait(self, marker, count=1, timeout_s=DEADLINE_S):
         name = os.path.basename(self.path)
         wait_for(f"{count} x '{marker}' in {name}", lambda: self.count(marker) >= count, timeout_s)
 
@@ -84,7 +90,7 @@ class Proc:
                         return m
         return None
 
-    def wait_line(self, pattern, timeout_s=5.0, accept=lambda m: True):
+    def wait_line(self, pattern, timeout_s=DEADLINE_S, accept=lambda m: True):
         """The first line that matches and is accepted."""
         end = time.monotonic() + timeout_s
         seen = 0
@@ -94,7 +100,7 @@ class Proc:
                     line = self.lines[seen]
                     seen += 1
                     if line is None:
-                        raise Deadline(f"{self.name} ended ({self.ending()}) before it said /{pattern}/")
+                        raise Ended(f"{self.name} ended ({self.ending()}) before it said /{pattern}/")
                     m = re.search(pattern, line)
                     if m and accept(m):
                         return m
@@ -123,7 +129,7 @@ class Proc:
             return "still there"
         return f"exit {code}" if code >= 0 else f"signal {-code}"
 
-    def wait(self, timeout_s=10.0):
+    def wait(self, timeout_s=DEADLINE_S):
         """The exit status; Deadline if it goes on."""
         try:
             code = self.p.wait(timeout_s)

@@ -7,7 +7,7 @@ import sys
 
 from . import wire
 from .pair import ESTABLISHED, PATIENT, PORT, RESUMED, SUSPENDED, Wrong, shim_env
-from .procs import Deadline, Log, wait_for
+from .procs import DEADLINE_S, Deadline, Log, wait_for
 
 ANSWERED = "the peer speaks namesocket"
 
@@ -49,7 +49,7 @@ class Call:
     def __init__(self, puppet, number, text):
         self.puppet, self.number, self.text = puppet, number, text
 
-    def result(self, timeout_s=10):
+    def result(self, timeout_s=DEADLINE_S):
         m = self.puppet.proc.wait_line(rf"^{self.number} ([=!]) (.*)", timeout_s)
         if m[1] == "!":
             raise Raised(m[2])
@@ -94,10 +94,10 @@ class Puppet:
         self.proc.send(json.dumps([self.count, text, aside]))
         return Call(self, self.count, text)
 
-    def do(self, text, timeout_s=10):
+    def do(self, text, timeout_s=DEADLINE_S):
         return self.begin(text, False).result(timeout_s)
 
-    def says(self, text, expected, timeout_s=10):
+    def says(self, text, expected, timeout_s=DEADLINE_S):
         """The call gives exactly this: a value, or the text of what it raises."""
         try:
             got = self.do(text, timeout_s)
@@ -106,7 +106,7 @@ class Puppet:
         if got != expected:
             raise Wrong(f"{self.name}: {text} gave {got!r}, not {expected!r}")
 
-    def becomes(self, text, expected, timeout_s=10):
+    def becomes(self, text, expected, timeout_s=DEADLINE_S):
         """The call gives this before long."""
         got = []
 

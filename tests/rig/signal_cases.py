@@ -38,6 +38,8 @@ class Ends:
     def wait_asleep(self):
         """The client's first thread is in a call that waits."""
         def asleep():
+            if not self.client.alive():
+                raise Wrong(f"the client {self.client.ending()}: {[x for x in self.client.lines if x][-3:]}")
             with open(f"/proc/{self.client.p.pid}/stat") as f:
                 return f.read().rsplit(")", 1)[1].split()[0] == "S"
         wait_for("the client asleep", asleep)

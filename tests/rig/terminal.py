@@ -8,7 +8,7 @@ import threading
 import time
 
 from . import netns
-from .procs import Deadline
+from .procs import DEADLINE_S, Deadline
 
 
 class Terminal:
@@ -47,7 +47,7 @@ class Terminal:
     def type(self, text):
         os.write(self.master, text.encode())
 
-    def wait_text(self, text, count=1, timeout_s=10.0):
+    def wait_text(self, text, count=1, timeout_s=DEADLINE_S):
         """Until `text` was shown `count` times."""
         end = time.monotonic() + timeout_s
         with self.changed:
@@ -60,7 +60,7 @@ class Terminal:
     def alive(self):
         return self.p.poll() is None
 
-    def wait(self, timeout_s=10.0):
+    def wait(self, timeout_s=DEADLINE_S):
         try:
             return self.p.wait(timeout_s)
         except subprocess.TimeoutExpired:
