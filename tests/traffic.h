@@ -64,15 +64,15 @@ struct gaps {
 struct conn {
     int fd;
     bool server;
-    bool used;
+    atomic_bool used;
     unsigned number;            // the client's number of it, told in the opening
     enum traffic_mode mode;
     uint64_t seed;
 
     uint8_t opening[32];        // client to server, before the stream: what the client asks for
-    size_t opening_bytes;       // sent (client) or received (server) of it
+    atomic_size_t opening_bytes;       // sent (client) or received (server) of it
     uint8_t banner[16];
-    size_t banner_bytes;        // the same of the server's banner (server_speaks_first)
+    atomic_size_t banner_bytes;        // the same of the server's banner (server_speaks_first)
 
     pthread_mutex_t lock;
     pthread_cond_t changed;

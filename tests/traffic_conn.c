@@ -330,6 +330,7 @@ static void note_arrival(struct conn *c)
 static size_t take_preface(struct conn *c, const uint8_t *p, size_t n)
 {
     size_t taken = 0;
+    pthread_mutex_lock(&c->lock);
     if (!c->server && c->banner_bytes < sizeof c->banner) {
         while (taken < n && c->banner_bytes < sizeof c->banner)
             if (p[taken++] != (uint8_t)BANNER[c->banner_bytes++])
@@ -340,6 +341,7 @@ static size_t take_preface(struct conn *c, const uint8_t *p, size_t n)
         if (c->opening_bytes == sizeof c->opening)
             read_opening(c);
     }
+    pthread_mutex_unlock(&c->lock);
     return taken;
 }
 

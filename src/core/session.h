@@ -92,7 +92,9 @@ bool ns_session_event(struct ns_session *s, enum ns_event event);
 /* Whether the session has an identity that a RESUME can name. */
 static inline bool ns_session_protected(const struct ns_session *s)
 {
-    return s->state == NS_CONNECTED || s->state == NS_SUSPENDED;
+    /* Once: it may change from one to the other meanwhile. */
+    enum ns_state state = __atomic_load_n(&s->state, __ATOMIC_SEQ_CST);
+    return state == NS_CONNECTED || state == NS_SUSPENDED;
 }
 
 /* ---- offsets ---- */

@@ -32,7 +32,9 @@ class Wrong(Exception):
 
 
 def shim_env(shim, log_path):
-    return {"LD_PRELOAD": shim, "NAMESOCKET_LOG_FILE": log_path, "NAMESOCKET_LOG_LEVEL": "debug"}
+    # A sanitizer's runtime has to come before everything else.
+    first = os.environ.get("NS_PRELOAD_FIRST")
+    return {"LD_PRELOAD": f"{first}:{shim}" if first else shim, "NAMESOCKET_LOG_FILE": log_path, "NAMESOCKET_LOG_LEVEL": "debug"}
 
 
 class Pair:
