@@ -73,6 +73,7 @@ START_TEST(every_key_sets_its_own)
         { "LOG_LEVEL", "debug" }, { "LOG_FILE", "/tmp/x" },
         { "VERBOSE", "1" },       { "PSK", "sixteen bytes at" },
         { "RING", "128k" },       { "HOLD", "200ms" },
+        { "BROKER", "@x" },
     };
     const char *const *keys = ns_policy_keys();
     size_t n = 0;
@@ -88,6 +89,7 @@ START_TEST(every_key_sets_its_own)
     ck_assert_int_eq(policy.give_up_ms, 7000);
     ck_assert_int_eq(policy.park_ms, 8000);
     ck_assert_int_eq(policy.hold_margin_ms, 200);
+    ck_assert_str_eq(policy.broker, "@x");
     ck_assert_uint_eq(policy.known.count, 1);
     ck_assert_str_eq(policy.known.entries[0].name, "a.example");
     ck_assert_uint_eq(policy.never.count, 1);

@@ -306,6 +306,17 @@ static int set_log_file(const struct setting *s)
     return 0;
 }
 
+static int set_broker(const struct setting *s)
+{
+    size_t len = strlen(s->value);
+
+    if (strcmp(s->value, "none") != 0 &&
+        (len < 2 || len >= sizeof s->policy->broker || (*s->value != '@' && *s->value != '/')))
+        return refuse(s, "'%.80s' is not where a broker is; write @name, a path from /, or none", s->value);
+    memcpy(s->policy->broker, s->value, len + 1);
+    return 0;
+}
+
 static int set_verbose(const struct setting *s)
 {
     static const char *const words[] = { "0", "1", NULL };
@@ -368,11 +379,12 @@ static int set_ring(const struct setting *s)
 }
 
 static const char *const keys[] = { "ASK",      "VERSION", "GIVE_UP", "PARK", "KNOWN", "NEVER", "LOG_LEVEL",
-                                    "LOG_FILE", "VERBOSE", "PSK",     "RING", "HOLD",  NULL };
+                                    "LOG_FILE", "VERBOSE", "PSK",     "RING", "HOLD",  "BROKER", NULL };
 static int (*const setters[])(const struct setting *) = { set_ask,       set_version,  set_give_up,
                                                           set_park,      set_known,    set_never,
                                                           set_log_level, set_log_file, set_verbose,
-                                                          set_psk,       set_ring,     set_hold };
+                                                          set_psk,       set_ring,     set_hold,
+                                                          set_broker };
 _Static_assert(sizeof keys / sizeof keys[0] == sizeof setters / sizeof setters[0] + 1,
                "a setter for each key");
 
@@ -389,7 +401,7 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
     if (parse_word(key, keys, &i))
         return setters[i](&s);
     refuse(&s, "no such setting; the settings are ASK, VERSION, GIVE_UP, PARK, KNOWN, NEVER, LOG_LEVEL, "
-               "LOG_FILE, VERBOSE, PSK, RING and HOLD");
+               "LOG_FILE, VERBOSE, PSK, RING, HOLD and BROKER");
     return -ENOENT;
 }
 

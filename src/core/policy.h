@@ -19,6 +19,7 @@
 #define NS_POLICY_DESTINATIONS_MAX 64
 #define NS_POLICY_NAME_BYTES       256 /* a host name and its NUL (RFC 1035, 2.3.4) */
 #define NS_POLICY_PATH_BYTES       1024
+#define NS_POLICY_BROKER_BYTES     108 /* what a Unix socket's address holds */
 #define NS_POLICY_PSK_BYTES_MIN    16
 #define NS_POLICY_PSK_BYTES_MAX    64 /* BLAKE2b's longest key (RFC 7693, 2.1) */
 
@@ -55,6 +56,7 @@ struct ns_policy {
     struct ns_destinations known, never;
     enum ns_log_level log_level;
     char log_file[NS_POLICY_PATH_BYTES]; /* empty: none */
+    char broker[NS_POLICY_BROKER_BYTES]; /* empty: the machine's, if there is one */
     bool verbose;                        /* one line to standard error for each event a user cares about */
     uint8_t psk[NS_POLICY_PSK_BYTES_MAX];
     size_t psk_bytes;  /* 0: none */
@@ -92,6 +94,7 @@ void ns_policy_defaults(struct ns_policy *p);
  *   PSK        key shared by the peers, 16 to 64 bytes: text, or hex: and digits
  *   RING       bytes, or a number with k, M or G (of 1024): 64k to 1G; see ns_ring_reserve
  *   HOLD       time: hold_margin_ms
+ *   BROKER     @name, a path from /, or none
  *
  * Returns 0; -ENOENT for an unknown key; -EINVAL for a bad value, and then the
  * policy is as it was. With an error, `error` (room for `error_bytes`; may be

@@ -18,6 +18,7 @@ enum ns_guest_state {
     NS_GUEST_STRANGER, /* nothing complete has been read */
     NS_GUEST_ANSWERED, /* RESUME_ACK is out, CONFIRM is awaited */
     NS_GUEST_SKIPPING, /* DONE is out; what we had already is being discarded */
+    NS_GUEST_OFFERED,  /* a RESUME for none of our sessions: the broker is asked whose it is */
     NS_GUEST_LEASE,    /* HELLO_ACK is out, the connection stands for this process */
 };
 
@@ -27,6 +28,7 @@ struct ns_guest {
     struct ns_guest *next, *previous; /* oldest first */
     enum ns_guest_state state;
     bool counted; /* in the table of its state */
+    bool passed;  /* it comes from the broker, and is passed on no further */
     uint8_t crowd;
     struct ns_address from;
     struct ns_source source;

@@ -1,4 +1,5 @@
 /* Memory for objects that is never unmapped, and never used for another kind of object. */
+#include "engine/broker.h"
 #include "engine/listener.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
@@ -76,6 +77,7 @@ void ns_object_free(struct ns_object *o)
 {
     if (o->kind == NS_KIND_SOCK) {
         struct ns_sock *s = (struct ns_sock *)o;
+        ns_broker_freed(s);
         ns_sock_unindex(s);
         ns_session_destroy(&s->session);
         ns_ring_destroy(&s->inbox);

@@ -1,5 +1,6 @@
 #include "engine/serve.h"
 
+#include "engine/broker.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
@@ -19,6 +20,7 @@
 #define STRANGER_MS   2000
 #define PROVEN_MS     10000
 #define EXCHANGES_MAX 16 /* about one session; above what a client tries at once */
+#define OFFERED_MAX   64 /* strangers may send RESUMEs for sessions that nobody has */
 
 static struct ns_log_limit refusals;
 
@@ -27,9 +29,15 @@ static struct ns_guest *of_source(struct ns_source *source)
     return (struct ns_guest *)((char *)source - offsetof(struct ns_guest, source));
 }
 
+static unsigned offered;
+
 static void dismiss(struct ns_guest *g)
 {
     struct ns_sock *s = g->sock;
+    if (g->state == NS_GUEST_OFFERED) {
+        offered--;
+        ns_broker_withdraw(g);
+    }
     if (s) {
         s->guests--;
         ns_lock(&s->tx);
@@ -83,32 +91,87 @@ static void not_too_many(struct ns_sock *s)
         dismiss(g);
 }
 
+/* The session, wherever its first connection is by now; table held. */
+static struct ns_sock *find(const uint8_t id[16], enum ns_refusal *refusal)
+{
+    struct ns_sock *s = ns_sock_find(id);
+    /* The application may not have read its first bytes yet, or not even accepted it. */
+    if (!s && ns_first_find(id))
+        s = ns_sock_find(id);
+    *refusal = s && ns_session_protected(&s->session) ? NS_GO_ON : NS_REFUSED_UNKNOWN;
+    if (!s && ns_listener_queued(id))
+        *refusal = NS_REFUSED_LATER;
+    return s;
+}
+
+enum ns_refusal ns_serve_holds(const uint8_t id[16])
+{
+    struct ns_hold hold;
+    enum ns_refusal refusal;
+    ns_table_hold(&hold);
+    find(id, &refusal);
+    ns_table_unhold(&hold);
+    return refusal;
+}
+
+static void answered(void *ctx, enum ns_broker_answer answer, struct ns_time now)
+{
+    struct ns_guest *g = ctx;
+    struct ns_resume p = { 0 };
+    offered--;
+    ns_guest_become(g, NS_GUEST_STRANGER);
+    if (answer == NS_BROKER_TAKEN) {
+        ns_guest_free(g); /* the other process has a descriptor of its own */
+        return;
+    }
+    ns_wire_get_resume(g->in, g->have, &p);
+    if (answer == NS_BROKER_UNKNOWN)
+        complain("a RESUME for a session that no process has", now);
+    refuse(g, answer == NS_BROKER_UNKNOWN ? NS_REFUSED_UNKNOWN : NS_REFUSED_LATER, p.epoch, now);
+}
+
+/* Whose session it is, the broker knows. Without one that can be asked now, but will be
+ * again, nobody can say that there is no such session. */
+static bool pass_on(struct ns_guest *g, const struct ns_resume *p, struct ns_time now)
+{
+    if (g->passed || !ns_broker_expected())
+        return false;
+    if (offered == OFFERED_MAX || !ns_broker_offer(p->session_id, g->source.fd, g->in, g->have, answered, g)) {
+        refuse(g, NS_REFUSED_LATER, p->epoch, now);
+        return true;
+    }
+    offered++;
+    ns_guest_become(g, NS_GUEST_OFFERED);
+    /* What comes next is another's to read. */
+    ns_loop_remove(&g->source);
+    ns_timer_clear(&g->timer);
+    return true;
+}
+
 static void got_resume(struct ns_guest *g, struct ns_time now)
 {
     struct ns_resume p;
     uint8_t nonce[16], out[NS_PACKET_BYTES_RESUME_ACK];
     struct ns_hold hold;
-    enum ns_refusal refusal = NS_REFUSED_UNKNOWN;
+    enum ns_refusal refusal;
     const struct ns_identity *own = ns_identity();
     if (ns_wire_get_resume(g->in, g->have, &p) <= 0 || !own || ns_random(nonce, sizeof nonce) < 0) {
         dismiss(g);
         return;
     }
     ns_table_hold(&hold);
-    struct ns_sock *s = ns_sock_find(p.session_id);
-    /* The application may not have read its first bytes yet, or not even accepted it. */
-    if (!s && ns_first_find(p.session_id))
-        s = ns_sock_find(p.session_id);
-    if (!s && ns_listener_queued(p.session_id))
-        refusal = NS_REFUSED_LATER;
+    struct ns_sock *s = find(p.session_id, &refusal);
     size_t n = 0;
-    if (s && ns_session_protected(&s->session)) {
+    bool held = refusal == NS_GO_ON;
+    if (held) {
         uint64_t received = ns_swap_received(s);
         ns_lock(&s->tx);
         n = ns_exchange_answer(&g->exchange, &s->session, g->in, nonce, received, own->instance, &refusal, out);
         ns_unlock(&s->tx);
     }
     ns_table_unhold(&hold);
+    if (!held && refusal == NS_REFUSED_UNKNOWN && pass_on(g, &p, now))
+        return;
     if (refusal == NS_REFUSED_LATER) {
         refuse(g, refusal, p.epoch, now);
         return;
@@ -386,6 +449,7 @@ static void guest_event(struct ns_source *source, uint32_t events, struct ns_tim
         if (events & (EPOLLERR | EPOLLHUP))
             dismiss(g);
         break;
+    case NS_GUEST_OFFERED:
     case NS_GUEST_FREE:
         break;
     }
@@ -402,6 +466,27 @@ void ns_serve_take(int fd, struct ns_time now)
     /* Only one that has to be waited for takes a place in the table. */
     if (g->state == NS_GUEST_STRANGER)
         ns_guest_count(g);
+}
+
+void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, struct ns_time now)
+{
+    struct ns_guest *g = ns_guest_new(fd, guest_event, expired);
+    if (!g)
+        return;
+    ns_loop_add(&g->source, EPOLLIN | EPOLLPRI);
+    ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(STRANGER_MS)));
+    g->passed = true;
+    g->have = bytes < sizeof g->in ? bytes : sizeof g->in;
+    memcpy(g->in, read, g->have);
+    if (ns_wire_length(g->in, g->have) == (int)g->have && g->in[2] == 2 && g->in[3] == NS_PACKET_RESUME)
+        got_resume(g, now);
+    else
+        dismiss(g);
+}
+
+void ns_serve_fork_child(void)
+{
+    offered = 0;
 }
 
 void ns_serve_forget(struct ns_sock *s)

@@ -4,9 +4,19 @@
 #define NS_ENGINE_SERVE_H
 
 #include "core/time.h"
+#include "core/wire.h"
 
 /* Takes an accepted connection that begins with HELLO or RESUME. */
 void ns_serve_take(int fd, struct ns_time now);
+
+/* Whether this process has the session: NS_GO_ON, NS_REFUSED_UNKNOWN or NS_REFUSED_LATER. */
+enum ns_refusal ns_serve_holds(const uint8_t id[16]);
+
+/* Takes a connection that another process has accepted, and of which it has `read`
+ * the RESUME, `bytes` bytes. */
+void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, struct ns_time now);
+
+void ns_serve_fork_child(void);
 
 /* The session ends: so do exchanges about it. */
 struct ns_sock;

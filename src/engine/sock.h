@@ -131,6 +131,9 @@ struct ns_sock {
     int keepalive[4];             /* the application's: on, idle s, interval s, count */
     uint32_t resumes;          /* table */
     uint64_t replayed;         /* table */
+    uint32_t told;             /* broker_hold.c: when it was last told of; helper */
+    uint64_t established_s;    /* wall clock; helper */
+    bool inherited;            /* held in common with a process that has told of it; constant */
 };
 
 /* The four settings of keepalive, in the order of ns_sock.keepalive (options.c). */

@@ -1,6 +1,7 @@
 #include "engine/thread.h"
 
 #include "engine/ask.h"
+#include "engine/broker.h"
 #include "engine/detect.h"
 #include "engine/end.h"
 #include "engine/engine.h"
@@ -207,8 +208,10 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
             ns_sock_exhume(s);
             continue;
         }
-        if (todo & NS_TODO_BORN)
+        if (todo & NS_TODO_BORN) {
             ns_detect_born(s, now);
+            ns_broker_hold(s);
+        }
         if (todo & NS_TODO_STALLED)
             ns_first_stalled(s);
         if (todo & NS_TODO_ASK)
@@ -282,6 +285,7 @@ static int start_locked(void)
     if (err < 0)
         return err;
     ns_detect_start();
+    ns_broker_start();
 
     pthread_attr_t attr;
     pthread_t thread;
@@ -323,6 +327,8 @@ void ns_helper_fork_child(void)
     kick_fd = epoll_fd = -1;
     todo_list = NULL;
     timers = NULL;
+    ns_broker_fork_child();
+    ns_serve_fork_child();
     given.count = 0;
     ns_lock_reset(&start_lock);
     ns_lock_reset(&given_lock);
