@@ -111,6 +111,50 @@ run 0 --gateway sh -c 'echo "preload:$LD_PRELOAD"'; gives 'preload:'
 run 126 --gateway "$nsrun" --gateway true; says 'another nsrun --gateway'
 LD_PRELOAD=$shim run 2 --gateway true; says 'LD_PRELOAD already'
 
+# The broker beside the command: named to it, once for a tree, and gone after it. The command does
+# not notice it: it has nsrun's process, group and session, no child, and its pipes are its alone.
+address()
+{
+    sed -n 's/^NAMESOCKET_BROKER=//p' "$dir/out"
+}
+listens() # ADDRESS
+{
+    grep -q -e " $1\$" /proc/net/unix
+}
+run 0 env
+case $(address) in
+@namesocket/*) ;;
+*) fail "$title: no broker named" ;;
+esac
+listens "$(address)" || fail "$title: no broker"
+patience=200
+while listens "$(address)" && [ $patience -gt 0 ]; do
+    patience=$((patience - 1))
+    sleep 0.1
+done
+[ $patience -gt 0 ] || fail "the broker does not end"
+run 0 "$nsrun" "$nsrun" sh -c 'env; env'
+[ "$(address | sort -u | wc -l)" = 1 ] || fail "$title: more than one broker for a tree"
+NAMESOCKET_BROKER=none run 0 env; gives NAMESOCKET_BROKER=none
+NAMESOCKET_BROKER=@nobody-answers-here run 0 env
+[ "$(address)" != @nobody-answers-here ] || fail "$title: a broker that does not answer"
+# shellcheck disable=SC2016 # for the shell inside
+run 0 sh -c 'read -r kids </proc/$$/task/$$/children; echo "children:$kids"'; gives 'children:'
+# shellcheck disable=SC2016
+run 143 sh -c 'kill -TERM $$'
+# shellcheck disable=SC2016
+"$nsrun" sh -c 'echo $$; cut -d" " -f5,6 /proc/$$/stat' >"$dir/inside" &
+{ echo $!; cut -d" " -f5,6 /proc/$$/stat; } >"$dir/outside"
+wait $!
+cmp -s "$dir/inside" "$dir/outside" || fail "the command has another process, group or session"
+# shellcheck disable=SC2016
+"$nsrun" sh -c 'kill -STOP $$; exit 7' &
+until grep -q '^State:.*T' /proc/$!/status; do sleep 0.01; done
+kill -CONT $!
+wait $!
+[ $? = 7 ] || fail "stopped, and gone on: another status"
+timeout 10 sh -c '"$0" true | cat' "$nsrun" || fail "a pipe of the command's stays open"
+
 # LD_PRELOAD keeps what it has; no entry twice.
 run 0 env; gives "LD_PRELOAD=$shim"
 export LD_PRELOAD=libc.so.6:libm.so.6

@@ -1,11 +1,13 @@
 /*
- * namesocketd: gateways for programs that the shim cannot get into.
+ * namesocketd: gateways for programs that the shim cannot get into, and the
+ * machine's broker.
  *
  * It is itself an ordinary program of plain sockets, and runs under the shim as
  * any other would: it starts itself again with libnsshim.so preloaded. So a
  * gateway's sessions are the engine's, with nothing of their own.
  */
 #include "core/policy.h"
+#include "daemon/broker.h"
 #include "daemon/gateway.h"
 #include "daemon/shim.h"
 
@@ -17,10 +19,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
 #define EXIT_USAGE 2
+
+/* Where the engine looks for it (engine/broker.h). */
+#define MACHINE "/run/namesocket/broker"
 
 /* As many as one process has use for; each may be given many connections. */
 #define ROUTES_MAX 64
@@ -33,11 +40,13 @@ struct daemon {
     uv_signal_t terminate, interrupt;
     struct ns_gateway *gateways[ROUTES_MAX];
     size_t count;
+    struct ns_broker *broker;
     bool stopping;
 };
 
 static const struct option options[] = {
     { "accept", required_argument, NULL, 'a' },
+    { "broker", optional_argument, NULL, 'b' },
     { "forward", required_argument, NULL, 'f' },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
@@ -45,13 +54,16 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-    "usage: namesocketd [--forward [ADDRESS:]PORT:HOST:PORT]... [--accept [ADDRESS:]PORT:HOST:PORT]...\n"
-    "Lets programs that cannot run under namesocket use it.\n"
+    "usage: namesocketd [--broker[=WHERE]] [--forward [ADDRESS:]PORT:HOST:PORT]...\n"
+    "                   [--accept [ADDRESS:]PORT:HOST:PORT]...\n"
+    "Lets programs that cannot run under namesocket use it, and processes that can reach each other.\n"
     "\n"
     "  -f, --forward ROUTE  for a client: listen here, and relay to HOST by connections\n"
     "                       that outlive their links\n"
     "  -a, --accept ROUTE   for a server: listen for such connections, and relay each to\n"
     "                       HOST by an ordinary one\n"
+    "  -b, --broker[=WHERE] be the broker of this machine's processes, or of those that name WHERE\n"
+    "                       in NAMESOCKET_BROKER: a path, or @name (default " MACHINE ")\n"
     "  -h, --help           this text\n"
     "  -V, --version        the version\n"
     "\n"
@@ -94,6 +106,7 @@ static void add_to_list(const char *variable, const struct ns_gateway_route *rou
 struct settings {
     struct ns_gateway_route routes[ROUTES_MAX];
     size_t count;
+    const char *broker; /* where it listens; NULL: none */
 };
 
 /*
@@ -120,11 +133,14 @@ static void parse(int argc, char **argv, struct settings *settings)
 {
     int c;
 
-    while ((c = getopt_long(argc, argv, ":a:f:hV", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":a:b::f:hV", options, NULL)) != -1) {
         switch (c) {
         case 'a':
         case 'f':
             add_route(settings, optarg, c == 'f');
+            break;
+        case 'b':
+            settings->broker = optarg ? optarg : MACHINE;
             break;
         case 'h':
             fputs(usage, stdout);
@@ -140,8 +156,8 @@ static void parse(int argc, char **argv, struct settings *settings)
     }
     if (optind < argc)
         fail(EXIT_USAGE, "unexpected argument %s; see namesocketd --help", argv[optind]);
-    if (settings->count == 0)
-        fail(EXIT_USAGE, "nothing to do: give --forward or --accept; see namesocketd --help");
+    if (settings->count == 0 && !settings->broker)
+        fail(EXIT_USAGE, "nothing to do: give --broker, --forward or --accept; see namesocketd --help");
 }
 
 /* Starts this program again, under the shim. Returns when it runs there. */
@@ -180,6 +196,30 @@ static void on_signal(uv_signal_t *handle, int number)
     for (size_t i = 0; i < d->count; i++)
         ns_gateway_close(d->gateways[i]);
     d->count = 0;
+    if (d->broker)
+        ns_broker_close(d->broker);
+}
+
+/* As many processes as the system allows. */
+static void start_broker(struct daemon *d, const char *where)
+{
+    struct rlimit files;
+    int fd;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (strcmp(where, MACHINE) == 0)
+        mkdir("/run/namesocket", 0755); /* or it is there */
+    fd = ns_broker_listen(where);
+    if (fd == -EINVAL)
+        fail(EXIT_USAGE, "--broker: %s is neither @name nor a path from /, or too long", where);
+    if (fd < 0)
+        fail(1, "--broker: cannot listen at %s: %s", where, strerror(-fd));
+    d->broker = ns_broker_new(&d->loop, fd, (uid_t)-1, NULL, NULL);
+    if (!d->broker)
+        fail(1, "--broker: no memory");
 }
 
 static void watch_signal(struct daemon *d, uv_signal_t *handle, int number)
@@ -198,7 +238,8 @@ int main(int argc, char **argv)
     int r;
 
     parse(argc, argv, &settings);
-    get_under_shim(argv);
+    if (settings.count > 0)
+        get_under_shim(argv);
     r = uv_loop_init(&d.loop);
     if (r < 0)
         fail(1, "%s", uv_strerror(r));
@@ -210,6 +251,8 @@ int main(int argc, char **argv)
         if (!d.gateways[d.count])
             fail(1, "%s", error);
     }
+    if (settings.broker)
+        start_broker(&d, settings.broker);
     say("ready");
     uv_run(&d.loop, UV_RUN_DEFAULT);
     return 0;

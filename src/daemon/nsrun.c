@@ -2,10 +2,12 @@
  * nsrun: runs a command with libnsshim.so preloaded and told what to do.
  *
  * The shim reads its settings from NAMESOCKET_* (nsrun(1)); options become such
- * variables, after the same parser that the shim uses has accepted them. Then
- * the command takes this process over, so its exit status is ours.
+ * variables, after the same parser that the shim uses has accepted them. A broker
+ * for the command's processes is started beside it (host.h). Then the command
+ * takes this process over, so its exit status is ours.
  */
 #include "core/policy.h"
+#include "daemon/host.h"
 #include "daemon/reach.h"
 #include "daemon/shim.h"
 #include "daemon/supervise.h"
@@ -302,6 +304,16 @@ static void run_behind_gateway(char **argv, char **command)
     fail(EXIT_CANNOT, "%s", error);
 }
 
+/* The command can do without, if it does not fork. */
+static void start_broker(void)
+{
+    const char *verbose = getenv("NAMESOCKET_VERBOSE");
+    int error = ns_host_start();
+
+    if (error < 0 && verbose && strcmp(verbose, "1") == 0)
+        fprintf(stderr, "nsrun: no broker for the command's processes: %s\n", strerror(-error));
+}
+
 int main(int argc, char **argv)
 {
     bool gateway;
@@ -311,9 +323,11 @@ int main(int argc, char **argv)
     gateway = parse(argc, argv);
     if (optind == argc)
         fail(EXIT_USAGE, "no command given; usage: nsrun [options] [--] command [argument...]");
+    if (!gateway)
+        preload(argv[optind]);
+    start_broker();
     if (gateway)
         run_behind_gateway(argv, argv + optind);
-    preload(argv[optind]);
     execvp(argv[optind], argv + optind);
     error = errno;
     fail(error == ENOENT || error == ENOTDIR ? EXIT_NOT_FOUND : EXIT_CANNOT, "cannot run %s: %s",
