@@ -27,6 +27,8 @@ LINKS = ("link-a", "link-b")
 PORTS = {"shim": 20100, "mptcp": 20200}
 INTERVAL_MS = 20
 LIMIT_MS = 20000
+# What is measured begins with a protected session. A machine that is busy must not make a plain one of it.
+HOLD = "5s"
 
 # Kind of fault: how long records go on after it, in ms.
 FAULTS = {
@@ -91,16 +93,21 @@ def break_path(rig, fault, link, port):
         client.drop_incoming(link)
 
 
+def reset_rules(host, link, port):
+    """Refuses this link's connection only, so that MPTCP keeps its other subflow and the shim's next one passes."""
+    rules = [f"ip6 daddr {remote} tcp sport {lport} tcp dport {rport} tcp flags & rst == 0 reject with tcp reset;"
+             for local, lport, remote, rport in host.flows(port) if local == host.address(link)]
+    if len(rules) != 1:
+        raise RigError(f"{len(rules)} connections over {link} at {host.name}, expected one")
+    return f"table inet rst {{ chain out {{ type filter hook output priority 0;\n{rules[0]}\n}}\n}}"
+
+
 def reset(rig, link, port):
-    """A RST from the middle, to whichever end sends next. For this link's connection only, so that MPTCP
-    keeps its other subflow and the shim's next connection passes."""
-    for host in (rig.troels, rig.tage):
-        rules = [f"ip6 daddr {remote} tcp sport {lport} tcp dport {rport} tcp flags & rst == 0 "
-                 "reject with tcp reset;" for local, lport, remote, rport in host.flows(port)
-                 if local == host.address(link)]
-        if len(rules) != 1:
-            raise RigError(f"{len(rules)} connections over {link} at {host.name}, expected one")
-        host.nft(f"table inet rst {{ chain out {{ type filter hook output priority 0;\n{rules[0]}\n}}\n}}")
+    """A RST from the middle, to whichever end sends next."""
+    # All rules first: with one host's in place, the connection may be over another link before the next is asked.
+    rulesets = [(host, reset_rules(host, link, port)) for host in (rig.troels, rig.tage)]
+    for host, ruleset in rulesets:
+        host.nft(ruleset)
 
 
 def repair(rig):
@@ -120,7 +127,7 @@ def packets_in(host):
 
 
 def start_records(options, host, variant, *words):
-    env = {"LD_PRELOAD": options.shim} if variant == "shim" else {}
+    env = {"LD_PRELOAD": options.shim, "NAMESOCKET_HOLD": HOLD} if variant == "shim" else {}
     if variant == "mptcp":
         words += ("mptcp",)
     return host.start(f"records-{variant}-{words[0]}", [options.records, *words], env)
@@ -163,6 +170,18 @@ def trial(options, rig, variant, fault):
     return result
 
 
+def take(options, rig, variant, fault):
+    """A trial's result. What the rig has not brought about is no trial, and begun again."""
+    for tries_left in (2, 1, 0):
+        try:
+            return trial(options, rig, variant, fault)
+        except RigError as why:
+            print(f"gap.py: {fault}, {variant}: begun again: {why}", file=sys.stderr)
+            if tries_left == 0:
+                raise
+            repair(rig)
+
+
 def summary(trials):
     out = {"trials": len(trials)}
     for key in trials[0]:
@@ -183,7 +202,7 @@ def measure(options, rig):
         for i in range(options.trials):
             for v in variants if i % 2 == 0 else variants[::-1]:
                 try:
-                    taken[v].append(trial(options, rig, v, fault))
+                    taken[v].append(take(options, rig, v, fault))
                 except FAILURES as why:
                     text = f"{fault}, {v}, trial {i + 1}: {why}"
                     print(f"gap.py: {text}", file=sys.stderr)
