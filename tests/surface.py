@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 sys.dont_write_bytecode = True
 from rig import become_root                                                   # noqa: E402
@@ -19,6 +21,7 @@ from rig.pair import ESTABLISHED, shim_env                                    # 
 from rig.procs import Log                                                     # noqa: E402
 
 CASE_LIMIT_S = 10
+PAUSES = 400
 
 
 def protected(ends=1):
@@ -88,7 +91,31 @@ def reset_while_reading():
         print("read:", e.errno)
 
 
-CASES = (speaks_first_and_closes, speaks_first_and_is_gone, edge_of_new, reset_while_reading)
+def accept_after_a_pause():
+    """A server that comes back to accept just when the helper takes over what waits there: nothing is left waiting."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        for i in range(PAUSES):
+            listener.accept()[0].close()
+            time.sleep(0.0018 + i % 40 * 0.00002)             # about as long as the helper leaves it to the application
+
+    server = threading.Thread(target=serve)
+    server.start()
+    for _ in range(PAUSES):
+        client = socket.create_connection(listener.getsockname())
+        while client.recv(1):
+            pass
+        client.close()
+    server.join()
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    client.send(b"x")
+    print("served:", server.recv(1))
+
+
+CASES = (speaks_first_and_closes, speaks_first_and_is_gone, edge_of_new, reset_while_reading,
+         accept_after_a_pause)
 
 
 def run(name, shim, top):

@@ -86,13 +86,19 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
     return true;
 }
 
+/* Whether something is in the queue, or may be once the table is free. */
+static bool queues(const struct ns_listener *l)
+{
+    return __atomic_load_n(&l->count, __ATOMIC_SEQ_CST) > 0 || __atomic_load_n(&l->pumping, __ATOMIC_SEQ_CST);
+}
+
 /* The oldest queued connection under the lowest free number, as accept4 gives it. */
 static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
 {
     struct ns_hold hold;
     sigset_t saved;
     int fd = -1;
-    if (__atomic_load_n(&l->count, __ATOMIC_SEQ_CST) == 0)
+    if (!queues(l))
         return -EAGAIN;
     ns_table_hold(&hold);
     ns_lock_quiet(&l->lock, &saved);
@@ -121,23 +127,33 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
     return fd;
 }
 
+/* One connection. Returns whether there may be another. */
+static bool pump_one(struct ns_listener *l, int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 || !(p.revents & POLLIN))
+        return false;
+    struct ns_name peer = { .length = sizeof peer.address };
+    int c = ns_sys_accept4(fd, (struct sockaddr *)&peer.address, &peer.length, SOCK_CLOEXEC);
+    if (c < 0)
+        return false;
+    if (classify(c) != INTERNAL)
+        return enqueue(l, c, &peer);
+    ns_helper_give(c);
+    return true;
+}
+
 bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
 {
+    /* Either we see the thread that enters accept, or it sees this and waits for
+     * the table: it must not sleep in the kernel for what is put in the queue. */
+    __atomic_store_n(&l->pumping, true, __ATOMIC_SEQ_CST);
+    bool inside = ns_slots_inside(l);
     /* Strangers must not keep the table for as long as they keep coming. */
-    for (int i = 0; i < PUMP_MAX && l->count < most; i++) {
-        struct pollfd p = { .fd = fd, .events = POLLIN };
-        if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 || !(p.revents & POLLIN))
-            break;
-        struct ns_name peer = { .length = sizeof peer.address };
-        int c = ns_sys_accept4(fd, (struct sockaddr *)&peer.address, &peer.length, SOCK_CLOEXEC);
-        if (c < 0)
-            break;
-        if (classify(c) == INTERNAL)
-            ns_helper_give(c);
-        else if (!enqueue(l, c, &peer))
-            break;
-    }
-    return l->count > 0;
+    for (int i = 0; i < PUMP_MAX && !inside && l->count < most && pump_one(l, fd); i++)
+        ;
+    __atomic_store_n(&l->pumping, false, __ATOMIC_SEQ_CST);
+    return inside || l->count > 0;
 }
 
 bool ns_listener_queued(const uint8_t id[16])
@@ -161,7 +177,7 @@ bool ns_listener_ready(struct ns_listener *l, int fd)
     bool ready = true;
     ns_table_hold(&hold);
     if (ns_object_at(fd) == &l->o)
-        ready = l->count > 0 || l->shared || ns_slots_inside(l) || ns_listener_pump(l, fd, 1);
+        ready = l->count > 0 || l->shared || ns_listener_pump(l, fd, 1);
     ns_table_unhold(&hold);
     return ready;
 }
@@ -202,7 +218,7 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
             if (!ns_slot_enter(slot, l))
                 return NS_NOT_OURS;
             /* From here on the helper queues nothing; what it queued before comes first. */
-            if (__atomic_load_n(&l->count, __ATOMIC_SEQ_CST) > 0) {
+            if (queues(l)) {
                 ns_slot_leave(slot);
                 continue;
             }
@@ -243,7 +259,7 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
     struct ns_listener *l = (struct ns_listener *)((char *)timer - offsetof(struct ns_listener, timer));
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (l->o.fd >= 0 && !ns_slots_inside(l))
+    if (l->o.fd >= 0)
         ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
     bool full = l->count == NS_QUEUE_MAX;
     ns_table_unhold(&hold);

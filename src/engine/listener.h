@@ -25,6 +25,7 @@ struct ns_listener {
     struct ns_source source;              /* helper */
     struct ns_timer timer;                /* helper */
     bool watched;                         /* helper */
+    bool pumping;                         /* what waits is being put into the queue; table, atomic */
     bool shared;                          /* with a forked child: left to the kernel; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
 };
@@ -37,14 +38,13 @@ static inline struct ns_listener *ns_listener_at(int fd)
 
 /*
  * Accepts what is waiting, without blocking, until there is a connection for
- * the application; at most `most` of them. For blocking listeners too: the
- * caller must know that no thread is inside accept on it. Table held. Returns
- * whether the application has a connection in the queue.
+ * the application; at most `most` of them. For blocking listeners too: nothing is
+ * done while a thread is inside accept. Table held. Returns whether that is so, or
+ * the application has a connection in the queue.
  */
 bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most);
 
-/* Whether a wait may report the listener readable: pumps unless a thread is in
- * accept. Any thread, no lock held. */
+/* Whether a wait may report the listener readable: pumps. Any thread, no lock held. */
 bool ns_listener_ready(struct ns_listener *l, int fd);
 
 /* Whether a connection that the application has not accepted yet begins with a NEW
