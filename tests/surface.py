@@ -91,6 +91,20 @@ def reset_while_reading():
         print("read:", e.errno)
 
 
+def urgent_first():
+    """The first thing that a client says is an urgent byte, and it is here before the server accepts."""
+    for byte in (b"x", b"N"):
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        client.send(byte, socket.MSG_OOB)
+        select.select([listener], [], [], 5)
+        server, _ = listener.accept()
+        select.select([], [], [server], 5)
+        print("urgent:", server.recv(1, socket.MSG_OOB))
+        client.send(b"behind it")
+        print("then:", server.recv(100))
+
+
 def accept_after_a_pause():
     """A server that comes back to accept just when the helper takes over what waits there: nothing is left waiting."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -114,7 +128,7 @@ def accept_after_a_pause():
     print("served:", server.recv(1))
 
 
-CASES = (speaks_first_and_closes, speaks_first_and_is_gone, edge_of_new, reset_while_reading,
+CASES = (speaks_first_and_closes, speaks_first_and_is_gone, edge_of_new, reset_while_reading, urgent_first,
          accept_after_a_pause)
 
 

@@ -20,29 +20,38 @@
 enum verdict {
     SILENT,          /* nothing is here yet */
     FOR_APPLICATION, /* may begin with NEW */
-    PLAIN,           /* begins with something else */
+    PLAIN,           /* begins with something else, or has ended without a byte */
     INTERNAL,        /* HELLO or RESUME */
 };
+
+/* HELLO's urgent byte, or that of an application, whose stream begins elsewhere. */
+static enum verdict urgent(int fd)
+{
+    uint8_t byte;
+    if (ns_sys_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) != 1)
+        return SILENT;
+    return byte == 'N' ? INTERNAL : PLAIN;
+}
 
 /* What an accepted connection is, as far as its first bytes are here. */
 static enum verdict classify(int fd)
 {
-    struct pollfd p = { .fd = fd, .events = POLLIN | POLLPRI };
+    struct pollfd p = { .fd = fd, .events = POLLIN | POLLPRI | POLLRDHUP };
     if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) <= 0)
         return SILENT;
-    uint8_t byte;
-    if ((p.revents & POLLPRI) && ns_sys_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) == 1)
-        return byte == 'N' ? INTERNAL : PLAIN;
+    if (p.revents & POLLERR)
+        return FOR_APPLICATION; /* a look would take the error */
     uint8_t head[8];
     ssize_t n = ns_sys_recv(fd, head, sizeof head, MSG_PEEK | MSG_DONTWAIT);
-    if (n <= 0)
+    if (n <= 0 && (p.revents & POLLPRI))
+        return urgent(fd);
+    if (n == 0)
+        return PLAIN;
+    if (n < 0)
         return FOR_APPLICATION;
-    if (n == 1 && head[0] == 'N') {
-        /* HELLO whose urgency a middlebox has taken away. */
-        p.events = POLLRDHUP;
-        ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL);
+    /* HELLO whose urgency a middlebox has taken away. */
+    if (n == 1 && head[0] == 'N')
         return p.revents & POLLRDHUP ? INTERNAL : FOR_APPLICATION;
-    }
     if (ns_wire_length(head, (size_t)n) < 0)
         return PLAIN;
     if (n >= 4 && (head[3] == NS_PACKET_RESUME || head[3] == NS_PACKET_RESUME4))
@@ -223,6 +232,7 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
                 continue;
             }
             c = ns_object_at(fd) == &l->o ? libc_accept(fd, &peer, flags) : NS_NOT_OURS;
+            __atomic_store_n(&l->accepting, true, __ATOMIC_RELAXED);
             ns_slot_leave(slot);
         }
         if (c < 0)
@@ -259,7 +269,10 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
     struct ns_listener *l = (struct ns_listener *)((char *)timer - offsetof(struct ns_listener, timer));
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (l->o.fd >= 0)
+    /* Who has accepted since comes again, most likely: what waits now has not
+     * waited for long, and by way of the queue it costs twice as much. */
+    bool busy = __atomic_exchange_n(&l->accepting, false, __ATOMIC_RELAXED);
+    if (l->o.fd >= 0 && !busy)
         ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
     bool full = l->count == NS_QUEUE_MAX;
     ns_table_unhold(&hold);
@@ -272,6 +285,7 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
 static void waiting(struct ns_source *source, uint32_t events, struct ns_time now)
 {
     struct ns_listener *l = of_source(source);
+    __atomic_store_n(&l->accepting, false, __ATOMIC_RELAXED);
     ns_timer_set(&l->timer, ns_time_add(now, ns_time_ms(TAKE_OVER_MS)));
 }
 

@@ -121,12 +121,13 @@ enum ns_first ns_first_bytes(struct ns_sock *s, int fd)
     struct pollfd state = { .fd = fd, .events = POLLPRI | POLLRDHUP };
     int unread = 0;
     ns_sys_ppoll(&state, 1, &(struct timespec){ 0 }, NULL);
-    if ((state.revents & POLLPRI) && urgent_hello(fd))
-        return NS_FIRST_GUEST;
     /* A read, a look included, takes the error that the application is to get. */
     if ((state.revents & POLLERR) && (ns_sys_ioctl(fd, SIOCINQ, &unread) < 0 || unread == 0))
         return plain(s, fd);
     ssize_t n = ns_sys_recv(fd, p, sizeof p, MSG_PEEK | MSG_DONTWAIT);
+    /* Behind bytes of a stream an urgent one is the application's. */
+    if (n <= 0 && (state.revents & POLLPRI) && urgent_hello(fd))
+        return NS_FIRST_GUEST;
     if (n == -EAGAIN)
         return NS_FIRST_NOTHING;
     if (n <= 0)

@@ -26,6 +26,7 @@ struct ns_listener {
     struct ns_timer timer;                /* helper */
     bool watched;                         /* helper */
     bool pumping;                         /* what waits is being put into the queue; table, atomic */
+    bool accepting;                       /* the application has accepted since the helper looked; atomic */
     bool shared;                          /* with a forked child: left to the kernel; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
 };

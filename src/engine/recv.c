@@ -27,6 +27,7 @@ struct in {
     int error;    /* what the connection said behind the inbox */
     bool lowered; /* the inbox has become less than readable */
     bool enough;  /* no more is waited for: what is here is the answer */
+    bool awaited; /* the kernel has been asked for the client's first bytes */
     bool again;   /* not the first look: only ns_block waits now, which knows of every signal */
     struct ns_handled since;
 };
@@ -295,24 +296,27 @@ static ssize_t await_rest(struct ns_sock *s, struct ns_slot *slot, int fd, struc
     return err == 0 || (err == -EAGAIN && first) ? RETRY : err;
 }
 
-/* The client's first bytes are not here: waits for them in the kernel, which
- * knows about timeouts and restarts. */
-static ssize_t await_first(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, enum ns_first first)
+/* The client's first bytes: waits for them in the kernel, which knows whether this
+ * blocks, and about timeouts and restarts. */
+static ssize_t await_first(int fd, struct in *i)
+{
+    int saved = errno;
+    char byte;
+    ssize_t n = ns_libc.recv(fd, &byte, 1, MSG_PEEK | (i->flags & MSG_DONTWAIT));
+    n = n < 0 ? -errno : RETRY;
+    errno = saved;
+    i->awaited = true;
+    return n;
+}
+
+/* A part of NEW is here. */
+static ssize_t await_new(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, enum ns_first first)
 {
     if (first == NS_FIRST_PARTIAL) { /* there is no helper to put an end to it */
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 2000000 }, NULL);
         return RETRY;
     }
-    if (ns_nonblocking(fd, i->flags))
-        return -EAGAIN;
-    if (first == NS_FIRST_STALLED)
-        return await_rest(s, slot, fd, i);
-    int saved = errno;
-    char byte;
-    ssize_t n = ns_libc.recv(fd, &byte, 1, MSG_PEEK);
-    n = n < 0 ? -errno : RETRY;
-    errno = saved;
-    return n;
+    return ns_nonblocking(fd, i->flags) ? -EAGAIN : await_rest(s, slot, fd, i);
 }
 
 static bool inbox_waits(const struct ns_sock *s)
@@ -342,6 +346,10 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
 {
     sigset_t saved;
     enum ns_first first = NS_FIRST_KNOWN;
+    /* They were not here yet when the connection was accepted. */
+    if (!i->awaited && ns_sock_state(s) == NS_AWAITING)
+        return await_first(fd, i);
+    i->awaited = false;
     ns_lock_quiet(&s->rx, &saved);
     uint32_t generation = s->generation;
     ssize_t n = ns_sock_at(fd) == s ? look(s, fd, i, &first) : RETRY;
@@ -358,8 +366,8 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
     }
     if (n == TOO_LITTLE)
         return await_more(s, slot, fd, i);
-    if (ns_first_awaited(first))
-        return await_first(s, slot, fd, i, first);
+    if (first == NS_FIRST_PARTIAL || first == NS_FIRST_STALLED)
+        return await_new(s, slot, fd, i, first);
     ns_first_follow(s, fd, first);
     if (first == NS_FIRST_KNOWN && ns_sock_state(s) == NS_PLAIN && !ns_sock_inbox_filled(s))
         ns_sock_forget(s);
