@@ -1,198 +1,169 @@
 #!/bin/bash
 # The kernel half: build it, boot it, test it.
 #
-#   kernel/test.sh [--config lean|debug] [--fetch-only] [--build-only] [--run COMMAND] [TEST...]
+#   kernel/test.sh [--config NAME]... [--fetch-only] [--build-only] [--no-install] [--run COMMAND]
+#                  [TEST...]
 #
-#   --config     lean (the default), or debug: with lockdep, KASAN and kmemleak
+#   --config     one of these only; more than one may be given
+#                  lean    User Mode Linux: KUnit and every selftest
+#                  demo    the same kernel: what tools/demo-kernel.sh shows
+#                  debug   lean with KASAN, lockdep, kmemleak, UBSAN
+#                  smp     QEMU with two processors, in turn, and lockdep: a choice of the selftests
+#                  load    the same kernel, both processors at once: connections under load
+#                  kcsan   load, with a kernel that looks for data races
+#                  off     CONFIG_TCP_PRESERVE=n: is only built
+#                By default, the first three.
 #   --fetch-only get the kernel source and apply the series
 #   --build-only and compile
+#   --no-install do not install missing packages; then what needs them fails
 #   --run        boot, run this command in the selftests' directory, print what it prints
 #
-# The kernel is Debian's linux-source-6.12 with kernel/patches, built as User Mode Linux and run as a process; the
-# machine's own kernel is not touched. Output is TAP: KUnit, then the selftests (all, or those named), then whether
-# the guest's kernel warned of anything. Source and builds are kept in $NAMESOCKET_KERNEL_CACHE (default
-# /var/tmp/namesocket-kernel), by the hash of what they are made from. Needs 4 GB there, Debian 12's apt, and root
-# to install what is missing. The last line is the count; the exit status is 0 only if nothing failed.
+# The kernel is Debian's linux-source-6.12 with kernel/patches, and runs as a process; the machine's own kernel is not
+# touched. Output is TAP: for each configuration KUnit, the selftests (all, or those named, and then in lean if no
+# other is given), and whether the guest's kernel warned of anything. tree.sh says where source and builds are kept,
+# and for how long. Needs 5 GB there, Debian 12's apt, and what tools/install-deps.sh installs. Where apt has no such
+# package, all is skipped. The last line is the count; the exit status is 0 only if nothing failed.
 set -u
-kernel=$(cd "$(dirname "$0")" && pwd)
-cache=${NAMESOCKET_KERNEL_CACHE:-/var/tmp/namesocket-kernel}
-config=lean stop= run= tests=
+. "$(dirname "$0")/tree.sh"
+. "$(dirname "$0")/boot.sh"
+configs= stop= run= tests= install=yes
 while [ $# -gt 0 ]; do
     case $1 in
-    --config) config=$2; shift ;;
+    --config)
+        configuration "${2-}" > /dev/null || { echo "test.sh: no configuration ${2-} (--help)" >&2; exit 2; }
+        configs="$configs $2"
+        shift
+        ;;
     --fetch-only) stop=fetch ;;
     --build-only) stop=build ;;
-    --run) run=$2; shift ;;
+    --run) run=${2-}; shift ;;
+    --no-install) install=no ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     -*) echo "test.sh: unknown option $1 (--help)" >&2; exit 2 ;;
     *) tests="$tests $1" ;;
     esac
     shift
 done
-[ -f "$kernel/config/$config.config" ] || { echo "test.sh: no configuration $config (--help)" >&2; exit 2; }
-jobs=${NAMESOCKET_KERNEL_JOBS:-$(nproc)}
-selftests=tools/testing/selftests/net/tcp_preserve
+if [ -n "$run$tests" ]; then : "${configs:= lean}"; else : "${configs:= lean demo debug}"; fi
+
+passed=0 failed=0 skipped=0
+end() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ $failed -eq 0 ]
+    exit
+}
 
 fail() {
-    echo "test.sh: $*" >&2
-    echo "0 passed, 1 failed, 0 skipped"
-    exit 1
+    echo "not ok - $*"
+    failed=$((failed + 1))
+    end
 }
 
-tools() {
-    local missing= pair
-    for pair in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils patch:patch ip:iproute2 nft:nftables; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair#*:}"
-    done
-    [ -n "$missing" ] || return 0
-    echo "# installing:$missing"
-    # shellcheck disable=SC2086
-    apt-get install -q -y --no-install-recommends $missing > "$cache/apt.log" 2>&1 ||
-        { tail "$cache/apt.log"; fail "please install:$missing"; }
+result() { # ok|not ok, what
+    echo "$1 - $2"
+    case $1:$2 in
+    not*) failed=$((failed + 1)) ;;
+    *"# SKIP"*) skipped=$((skipped + 1)) ;;
+    *) passed=$((passed + 1)) ;;
+    esac
 }
 
-# Debian 12 has the package in its security suite; where that is not among the machine's sources, it is looked for
-# in the backports of the mirror that the machine uses.
-download() {
-    ls linux-source-6.12_*.deb > /dev/null 2>&1 && return 0
-    apt-get update -q > apt.log 2>&1
-    apt-get download linux-source-6.12 > apt.log 2>&1 && return 0
-    local mirror
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
-    [ -n "$mirror" ] || { tail apt.log; return 1; }
-    mkdir -p lists/partial
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" > sources.list
-    set -- -o "Dir::Etc::SourceList=$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$PWD/lists"
-    apt-get "$@" update -q > apt.log 2>&1 && apt-get "$@" download linux-source-6.12 > apt.log 2>&1 ||
-        { tail apt.log; return 1; }
+# result by the status of the command before
+check() {
+    if [ $? -eq 0 ]; then result ok "$1"; else result "not ok" "$1"; fi
 }
 
-# What a patch does; what is said about it does not change the kernel.
-changes() {
-    sed -n '/^diff --git/,$p' "$1"
-}
+# What a guest's kernel may not say. Its lines begin with the time.
+warnings='WARNING:|BUG:|BUG |Oops|Call Trace|UBSAN|KASAN|possible recursive|possible circular|possible irq|inconsistent'
+warnings="$warnings|lock held when|suspicious RCU|unreferenced object|kmemleak: [1-9][0-9]* new|soft lockup|refcount_t:"
+warnings="$warnings|rcu.*stall|blocked for more than|unregister_netdevice: waiting|list_(add|del) corruption|ODEBUG"
+warnings="$warnings|general protection|segfault|Out of memory|leaked reference|KCSAN: .*tcp_preserve"
+warnings="$warnings|Kernel panic - not syncing: (?!Attempted to kill init)"
 
-# The tree is kept; when the series changes, patches are taken off it from the end to the first that changed, and
-# the new ones put on, so that only what changed is compiled again.
-series() {
-    local deb p name keep=yes undo=
-    deb=$(ls linux-source-6.12_*.deb | sort -V | tail -n 1)
-    series_hash=$(for p in "$kernel"/patches/*.patch; do changes "$p"; done | sha256sum | cut -c 1-16)-${deb%.deb}
-    [ "$(cat series.stamp 2> /dev/null)" != "$series_hash" ] || return 0
-    rm -f series.stamp
-    if [ "$(cat deb.stamp 2> /dev/null)" = "$deb" ]; then
-        for p in applied/*.patch; do
-            [ -f "$p" ] || continue
-            name=${p#applied/}
-            [ "$(changes "$p")" = "$(changes "$kernel/patches/$name" 2> /dev/null)" ] || keep=no
-            [ $keep = yes ] || undo="$p $undo"
-        done
-        for p in $undo; do
-            patch -R -s -f -d source -p1 < "$p" > /dev/null 2>&1 || { rm -f deb.stamp; break; }
-            rm "$p"
-        done
+# The guest's output and the kernel's messages, as results
+judge() { # CONFIG
+    local config=$1 line plan got
+    cd "$cache/run-$1" || return
+    sed -i 's/\r$//' output messages
+    # KUnit prints at boot, before the first process; its lines have the kernel's time stamps.
+    got=$((passed + failed))
+    while read -r line; do
+        result "${line%% [0-9]*}" "$config: kunit ${line#*ok }"
+    done < <(sed -n '1,/guest: begin/s/^\(\[[ 0-9.]*\] \)\{0,1\}  *\(\(not \)\{0,1\}ok [0-9]\)/\2/p' messages)
+    [ $((passed + failed)) -gt $got ]
+    check "$config: KUnit ran"
+    got=0
+    while read -r line; do
+        case $line in
+        "ok "[0-9]* | "not ok "[0-9]*)
+            got=$((got + 1))
+            result "${line%% [0-9]*}" "$config: ${line#*ok }"
+            ;;
+        1..*) plan=${line#1..} ;;
+        "# "*) echo "$line" ;;
+        esac
+    done < output
+    if [ "$config" = demo ]; then
+        grep -q '^guest: exit 0' output
+        check "$config: the answer comes over the other link"
+    else
+        [ $got = "${plan:-none}" ]
+        check "$config: as many results as planned"
     fi
-    if [ "$(cat deb.stamp 2> /dev/null)" != "$deb" ]; then
-        echo "# unpacking $deb"
-        rm -rf source applied unpack
-        mkdir unpack source
-        dpkg-deb --fsys-tarfile "$deb" | tar -x -C unpack && tar -x -f unpack/usr/src/linux-source-6.12.tar.xz \
-            -C source --strip-components=1 || return 1
-        rm -rf unpack
-        echo "$deb" > deb.stamp
-    fi
-    mkdir -p applied
-    for p in "$kernel"/patches/*.patch; do
-        name=${p##*/}
-        case $name in 0000-*) continue ;; esac
-        [ ! -f "applied/$name" ] || continue
-        patch -s -f -d source -p1 < "$p" || return 1
-        cp "$p" applied/
-    done
-    echo "$series_hash" > series.stamp
-}
-
-build() {
-    local hash object=$cache/build-$config make
-    mkdir -p "$object"
-    hash=$(cat "$kernel/config/base.config" "$kernel/config/uml.config" "$kernel/config/$config.config" |
-        sha256sum | cut -c 1-16)
-    [ "$(cat "$object/stamp" 2> /dev/null)" = "$series_hash-$hash" ] && return 0
-    rm -f "$object/stamp"
-    make="nice make -s -C $cache/source ARCH=um SUBARCH=x86_64 O=$object"
-    cat "$cache/source/kernel/configs/tiny-base.config" "$kernel/config/base.config" "$kernel/config/uml.config" \
-        "$kernel/config/$config.config" > "$object/all.config"
-    echo "# building the $config kernel"
-    # A warning is an error.
-    $make KCONFIG_ALLCONFIG="$object/all.config" allnoconfig > "$object/log" 2>&1 &&
-        $make -j"$jobs" linux >> "$object/log" 2>&1 || { tail -n 40 "$object/log"; return 1; }
-    if grep -A 4 warning: "$object/log"; then return 1; fi
-    for option in $(sed -n 's/^\(CONFIG_[A-Z0-9_]*=y\)$/\1/p' "$kernel/config/base.config" "$kernel/config/$config.config"); do
-        grep -q "^$option" "$object/.config" || { echo "$option did not stay"; return 1; }
-    done
-    gcc -O2 -Wall -o "$object/preserve" "$cache/source/$selftests/preserve.c" || return 1
-    echo "$series_hash-$hash" > "$object/stamp"
-}
-
-# boot COMMAND, words separated by commas
-boot() {
-    timeout -k 5 "${NAMESOCKET_KERNEL_TIMEOUT:-900}" "$cache/build-$config/linux" mem=512M root=/dev/root \
-        rootfstype=hostfs rootflags=/ ro con=null con0=null,fd:1 init="$kernel/guest/init" kunit.enable=1 loglevel=7 panic=-1 \
-        time-travel=inf-cpu ns_dir="$cache/source/$selftests" \
-        ns_run="PRESERVE=$cache/build-$config/preserve,$1" < /dev/null 2>&1 | tr -d '\r'
+    grep -q '^guest: end' output
+    check "$config: the guest ran to its end"
+    grep -q '^guest: end' output || tail -n 30 messages | sed 's/^/# /'
+    sed '/guest: end/q' messages | cat - output |
+        grep -P -B 2 -A 40 "$warnings" > warnings
+    sed 's/^/# /' warnings
+    [ ! -s warnings ]
+    check "$config: no kernel warning"
 }
 
 mkdir -p "$cache" && cd "$cache" || fail "no directory $cache"
-exec 8> "$cache/lock"
+exec 8> lock
 flock 8 || fail "cannot lock $cache"
-tools
-download || fail "apt has no linux-source-6.12"
-series || fail "the series does not apply"
+# shellcheck disable=SC2086
+if [ $install = yes ] && [ -n "$(missing_commands $configs)" ]; then "$kernel/../tools/install-deps.sh" test; fi
+# shellcheck disable=SC2086
+missing=$(missing_commands $configs)
+[ -z "$missing" ] || fail "everything is installed: no" $missing
+tree
+case $? in
+0) ;;
+2) echo "apt has no linux-source-6.12 here: skipped, not passed"; for config in $configs; do result ok "$config # SKIP"; done; end ;;
+*) fail "the series applies" ;;
+esac
 [ "$stop" != fetch ] || exit 0
-build || fail "the kernel does not build"
+for config in $configs; do
+    build "$config" || fail "the $config kernel builds"
+done
+prune
 [ "$stop" != build ] || exit 0
+pids=
+trap '[ -z "$pids" ] || kill $pids 2> /dev/null' EXIT
+trap 'exit 1' INT TERM
 if [ -n "$run" ]; then
-    boot "${run// /,}"
+    (boot $configs "$run") | tr -d '\r'
     exit
 fi
 
-log=$cache/build-$config/console
-boot "./tcp_preserve.sh${tests// /,}" > "$log" 2>&1 8>&-
-if grep -q '^guest: end' "$log"; then ended=yes; else ended=no; fi
-passed=0 failed=0 skipped=0
-result() {
-    echo "$1 - $2"
-    case $1 in
-    not*) failed=$((failed + 1)) ;;
-    *) case $2 in *'# SKIP'*) skipped=$((skipped + 1)) ;; *) passed=$((passed + 1)) ;; esac ;;
+for config in $configs; do
+    case $config in
+    off) continue ;;
+    smp) run=$kernel/guest/smp.sh ;;
+    load | kcsan) run=$kernel/guest/load.sh ;;
+    demo) run=$kernel/guest/demo.sh ;;
+    *) run=$kernel/guest/selftests.sh ;;
     esac
-}
-# KUnit prints at boot, before the first process; its lines have the kernel's time stamps.
-while read -r line; do
-    line=${line#\[*\] }
-    case $line in
-    "ok "* | "not ok "*) result "${line%% [0-9]*}" "kunit ${line#*ok }" ;;
-    esac
-done < <(sed -n '1,/^guest: begin/s/^\(\[[ 0-9.]*\] \)\{0,1\}  *\(\(not \)\{0,1\}ok [0-9]\)/\2/p' "$log")
-if [ $((passed + failed)) -gt 0 ]; then result ok "KUnit ran"; else result "not ok" "KUnit ran"; fi
-while read -r line; do
-    result "${line%% [0-9]*}" "${line#*ok }"
-done < <(sed -n '/^guest: begin/,$p' "$log" | grep -E '^(not )?ok [0-9]')
-if [ $ended = yes ]; then result ok "the guest ran to its end"; else result "not ok" "the guest ran to its end"; fi
-plan=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$log" | tail -n 1)
-if [ "$(grep -cE '^(not )?ok [0-9]' "$log")" = "${plan:-none}" ]; then
-    result ok "as many results as planned"
-else
-    result "not ok" "as many results as planned"
-fi
-warnings='WARNING:|BUG:|Oops|Call Trace|UBSAN|KASAN|possible recursive|possible circular|inconsistent lock'
-warnings="$warnings|suspicious RCU|unreferenced object|soft lockup|Kernel panic - not syncing: (?!Attempted to kill init)"
-if sed -n '/^guest: end/q;p' "$log" | grep -P -A 25 "$warnings" > "$log.warnings"; then
-    sed 's/^/# /' "$log.warnings"
-    result "not ok" "no kernel warning"
-else
-    result ok "no kernel warning"
-fi
-[ $ended = yes ] || tail -n 30 "$log" | sed 's/^/# /'
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+    mkdir -p "run-$config"
+    boot "$config" "$run$tests" > "run-$config/output" 2>&1 8>&- &
+    pids="$pids $!"
+done
+# The shell tells of each guest's abort.
+{ wait; } 2> /dev/null
+pids=
+for config in $configs; do
+    if [ "$config" = off ]; then result ok "off: builds"; else judge "$config"; fi
+done
+end

@@ -15,7 +15,8 @@ set -u
 
 build='gcc libc6-dev meson ninja-build pkg-config libuv1-dev libc-ares-dev libsodium-dev check scdoc'
 demo="$build python3 iproute2 util-linux nftables dnsmasq-base telnet"
-test="$demo clang valgrind netcat-openbsd socat redis-server redis-tools iperf3 curl strace libpython3.11-testsuite"
+test="$demo clang valgrind netcat-openbsd socat redis-server redis-tools iperf3 curl strace libpython3.11-testsuite
+bc bison flex libelf-dev make patch procps qemu-system-x86 xz-utils"
 
 check=no wanted=test
 for arg; do
@@ -32,6 +33,10 @@ eval "packages=\$$wanted"
 provided() {
     case $1 in
     meson | telnet | curl | socat | iperf3 | clang | valgrind | strace | scdoc | gcc | python3) command -v "$1" ;;
+    bc | bison | flex | make | patch) command -v "$1" ;;
+    procps) command -v sysctl || ls /usr/sbin/sysctl /sbin/sysctl 2> /dev/null ;;
+    qemu-system-x86) command -v qemu-system-x86_64 ;;
+    xz-utils) command -v xz ;;
     ninja-build) command -v ninja ;;
     netcat-openbsd) nc -h 2>&1 | grep -q OpenBSD ;;
     dnsmasq-base) command -v dnsmasq || ls /usr/sbin/dnsmasq 2> /dev/null ;;

@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 """Shows TCP over IPv6 as it goes over the devices of a network namespace: addresses, flags, data, and the options of
-the handshake decoded (figure 4.5 and table 4.2 of the thesis)."""
+the handshake decoded (figure 4.5 and table 4.2 of the thesis). "ready" goes to standard output, the rest to
+descriptor 3."""
 import ipaddress
+import os
 import socket
 import struct
-import sys
 
+out = os.fdopen(3, "a")
 NAMES = {11: "PREFIX_SYN", 12: "PREFIX_ACK"}
 
 
@@ -50,15 +52,12 @@ def show(device, packet):
     data = packet[at + (offset >> 4) * 4:40 + struct.unpack_from("!H", packet, 4)[0]]
     names = " ".join(n for bit, n in ((2, "SYN"), (1, "FIN"), (4, "RST"), (16, "ACK")) if flags & bit)
     text = f" {data.decode(errors='replace').rstrip()!r}" if data else ""
-    print(f"  {device}: {source}.{sport} > {target}.{dport} {names}{text}")
-    for note in notes:
-        print(note)
-    sys.stdout.flush()
+    print(f"  {device}: {source}.{sport} > {target}.{dport} {names}{text}", *notes, sep="\n", file=out, flush=True)
 
 
 def main():
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
-    print("capture: ready", flush=True)
+    print("ready", flush=True)
     while True:
         packet, where = wire.recvfrom(65536)
         if where[1] == 0x86DD and where[0] != "lo" and len(packet) >= 60:

@@ -3,16 +3,31 @@
 guest=$(cd "$(dirname "$0")" && pwd)
 cd "${TMPDIR:-/tmp}" || exit 1
 say() {
-    printf '\n== %s\n' "$*"
+    printf '\n== %s\n\n' "$*"
 }
-await() {
+await() { # FILE TEXT
     local i
     for i in $(seq 200); do
         grep -q "$2" "$1" 2> /dev/null && return 0
         sleep 0.05
     done
-    echo "demo: no '$2' came"
-    return 1
+    echo "demo: no '$2' in $1"
+    exit 1
+}
+# What came on telnet's screen since the last time
+seen=0
+screen() {
+    tail -n "+$((seen + 1))" screen | sed 's/^/  /'
+    seen=$(wc -l < screen)
+}
+# What went over the links since the last time
+links() {
+    sleep 0.3
+    cat capture
+    : > capture
+}
+addresses() {
+    ip netns exec troels "$guest/netstat.py" "$telnet"
 }
 
 ip netns add troels
@@ -28,40 +43,47 @@ for n in 1 2; do
     ip -n troels link set link$n up
     ip -n tage link set link$n up
 done
-while ip -n troels -br link show type veth | grep -qv ' UP '; do sleep 0.1; done
+for host in troels tage; do
+    until [ "$(ip -n $host -br link show type veth | grep -c ' UP ')" = 2 ]; do sleep 0.1; done
+done
 
-ip netns exec tage "$PRESERVE" serve 21 > server &
-await server ready || exit 1
-ip netns exec troels "$guest/capture.py" >> capture 2>&1 &
-await capture ready || exit 1
+# A line server that answers in capitals, so that its lines are not taken for those typed.
+ip netns exec tage socat TCP6-LISTEN:21,reuseaddr 'EXEC:stdbuf -oL tr a-z A-Z' &
+until ip netns exec tage ss -Htln sport = 21 | grep -q :21; do sleep 0.05; done
+ip netns exec troels "$guest/capture.py" > capture.ready 2>&1 3>> capture &
+await capture.ready ready
 mkfifo keys
 ip netns exec troels telnet 3ffe:2a00:100:3100::dead:beef 21 < keys > screen 2>&1 &
+telnet=$!
 exec 9> keys
-await screen Connected || exit 1
-say "troels\$ telnet tage 21, and what went over the links"
-cat screen
+await screen Connected
+say "troels and tage have two links; telnet takes link 1"
+screen
+say "What went over it: each end tells the other its second prefix"
 await capture PREFIX_ACK
-cat capture
-: > capture
-
-say "hi there"
+links
+say "A line, and its answer"
 echo "hi there" >&9
-await screen "hi there" || exit 1
-cat capture
-ip netns exec troels ss -Htn dport = 21
-: > capture
+echo "  hi there"
+await screen "HI THERE"
+screen
+links
+addresses
 
-say "link 1 carries nothing any more; do your thing"
+say "Link 1 carries nothing any more"
 for host in troels tage; do ip netns exec $host tc qdisc add dev link1 root netem loss 100%; done
 echo "do your thing" >&9
-await screen "do your thing" || exit 1
-sleep 0.5
-cat capture
+echo "  do your thing"
+sleep 0.1
+addresses
+await screen "DO YOUR THING"
+screen
+say "The answer came: over link 2"
+links | tee moved
+addresses | tee after
 
-say "what telnet shows, and what the application sees of the addresses"
-cat screen
-ip netns exec troels ss -Htn dport = 21
-grep -q 'link2: .*3200::dead:beef.21 > 3ffe:2a00:100:3200::f00d:cafe.* .do your thing' capture || {
+grep -q 'link2: 3ffe:2a00:100:3200::dead:beef.21 > 3ffe:2a00:100:3200::f00d:cafe.* .DO YOUR THING' moved &&
+    grep -q '3200::f00d:cafe.*3200::dead:beef.21.*ESTABLISHED' after || {
     echo "demo: the answer did not come over link 2"
     exit 1
 }
