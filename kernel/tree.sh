@@ -153,7 +153,7 @@ build() {
     cat $files | awk -F= '/^CONFIG_/ { value[$1] = $2 } END { for (o in value) print o "=" value[o] }' |
         sort > "$object/all.config"
     echo "# building the ${object#build-} kernel"
-    make="nice make -s -C $cache/$tree $arch O=$cache/$object"
+    make="make -s -C $cache/$tree $arch O=$cache/$object"
     # A warning is an error.
     $make KCONFIG_ALLCONFIG="$cache/$object/all.config" allnoconfig > "$object/log" 2>&1 &&
         $make -j"$jobs" $target >> "$object/log" 2>&1 || { tail -n 40 "$object/log"; return 1; }
