@@ -42,9 +42,10 @@ struct ns_object {
     struct ns_object *next, *previous; /* all objects; table */
 };
 
-/* The addresses of one end, as getsockname(2) and getpeername(2) tell them. */
+/* The addresses of one end, as getsockname(2) and getpeername(2) tell them. There
+ * are six in a session: room for TCP's own, the longer of which is IPv6's. */
 struct ns_name {
-    struct sockaddr_storage address;
+    struct sockaddr_in6 address;
     socklen_t length;
 };
 
@@ -145,7 +146,7 @@ extern const struct ns_option {
 
 extern struct ns_lock ns_table_lock;
 
-/* Holds the table lock with signals blocked. Nests. */
+/* Holds the table lock, and quietly (lock.h). Nests. */
 struct ns_hold {
     sigset_t saved;
 };
