@@ -110,7 +110,7 @@ static bool new_under_way(struct ns_sock *s, int fd)
     if (s->session.state != NS_AWAITING || s->unfaithful || !ns_hello_open())
         return false;
     ns_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len);
-    return !linger.l_onoff && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 0 && ns_linger_for_new(s);
+    return !linger.l_onoff && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) < 1 && ns_linger_for_new(s);
 }
 
 static void last_close(struct ns_sock *s, int fd)

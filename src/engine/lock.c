@@ -41,13 +41,16 @@ void ns_unlock_contended(struct ns_lock *l)
 void ns_lock_quiet(struct ns_lock *l, sigset_t *saved)
 {
     sigset_t all;
-    sigfillset(&all);
-    ns_sys_sigmask(SIG_SETMASK, &all, saved);
+    if (!ns_signals_seen) {
+        sigfillset(&all);
+        ns_sys_sigmask(SIG_SETMASK, &all, saved);
+    }
     ns_lock(l);
 }
 
 void ns_unlock_quiet(struct ns_lock *l, const sigset_t *saved)
 {
     ns_unlock(l);
-    ns_sys_sigmask(SIG_SETMASK, saved, NULL);
+    if (!ns_signals_seen)
+        ns_sys_sigmask(SIG_SETMASK, saved, NULL);
 }

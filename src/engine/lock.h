@@ -67,8 +67,9 @@ static inline void ns_lock_reset(struct ns_lock *l)
     *l = (struct ns_lock){ 0 };
 }
 
-/* The same with all signals blocked, for what takes longer or is not built to
- * be interrupted. `saved` receives the mask to restore. */
+/* The same for what takes longer, or is not built to be interrupted by a handler
+ * that siglongjmps: where nobody stands in front of handlers (ns_signals_seen) all
+ * signals are blocked. `saved` receives the mask to restore. */
 void ns_lock_quiet(struct ns_lock *l, sigset_t *saved);
 void ns_unlock_quiet(struct ns_lock *l, const sigset_t *saved);
 

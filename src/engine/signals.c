@@ -10,6 +10,8 @@
 __thread struct ns_put_off ns_put_off __attribute__((tls_model("initial-exec")));
 __thread struct ns_handled ns_handled __attribute__((tls_model("initial-exec")));
 
+bool ns_signals_seen;
+
 /* The one that was put off, and the mask that it found. One is enough: then all
  * others wait in the kernel. */
 static __thread siginfo_t put_off_info __attribute__((tls_model("initial-exec")));

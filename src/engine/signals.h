@@ -46,6 +46,10 @@ static inline void ns_signals_let_in(void)
         ns_signals_let_in_now();
 }
 
+/* Somebody stands in front of every handler, so that putting off is enough. Set
+ * once, before there is a thread; false in the library. */
+extern bool ns_signals_seen;
+
 /* Handlers that have run on this thread: all, and those without SA_RESTART. */
 struct ns_handled {
     uint32_t all, ending;

@@ -27,16 +27,12 @@ int ns_table_init(void)
 
 void ns_table_hold(struct ns_hold *h)
 {
-    sigset_t all;
-    sigfillset(&all);
-    ns_sys_sigmask(SIG_SETMASK, &all, &h->saved);
-    ns_lock(&ns_table_lock);
+    ns_lock_quiet(&ns_table_lock, &h->saved);
 }
 
 void ns_table_unhold(struct ns_hold *h)
 {
-    ns_unlock(&ns_table_lock);
-    ns_sys_sigmask(SIG_SETMASK, &h->saved, NULL);
+    ns_unlock_quiet(&ns_table_lock, &h->saved);
 }
 
 /* ---- descriptors ---- */

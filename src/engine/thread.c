@@ -305,13 +305,16 @@ static int start_locked(void)
 
 int ns_helper_start(void)
 {
-    sigset_t saved;
+    sigset_t all, saved;
     if (ns_helper_running())
         return 0;
     /* All signals are blocked here, and so in the thread. */
-    ns_lock_quiet(&start_lock, &saved);
+    sigfillset(&all);
+    ns_sys_sigmask(SIG_SETMASK, &all, &saved);
+    ns_lock(&start_lock);
     int err = ns_helper_running() ? 0 : start_locked();
-    ns_unlock_quiet(&start_lock, &saved);
+    ns_unlock(&start_lock);
+    ns_sys_sigmask(SIG_SETMASK, &saved, NULL);
     if (err)
         ns_error("no helper thread (%s): connections stay plain TCP", strerror(-err));
     return err;

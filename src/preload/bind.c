@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "engine/libc.h"
+#include "engine/signals.h"
 #include "preload/interpose.h"
 
 /* The library has a table of its own (src/api/libc.c): one for each face of the engine. */
@@ -80,6 +81,7 @@ static __attribute__((constructor)) void begin(void)
 
     ns_bind();
     fill_libc();
+    ns_signals_seen = true;
     if (pthread_atfork(fork_prepare, fork_parent, fork_child) == 0)
         ns_engine_init();
     errno = saved;
