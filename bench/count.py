@@ -2,10 +2,14 @@
 """System calls and instructions per operation, counted.
 
 Runs tcpbench's two processes by themselves with a fixed number of operations,
-once with FEW and once with MANY, under strace -c and under valgrind's callgrind.
+once with FEW and once with MANY, under strace and under valgrind's callgrind.
 What differs between the two runs belongs to the operations; what a process does
 once drops out. An operation is one byte there and back (latency), one send of
 8192 bytes (throughput) or one connection opened and closed (connection).
+
+tcpbench's workers have one thread. What other threads call, that is the shim's or
+the library's helper, is counted apart: it looks at the sessions from time to time,
+however many operations there are in between.
 
 The result is JSON on standard output.
 """
@@ -83,20 +87,23 @@ def end_tracee(tracer):
 
 
 def calls_in(path):
-    """strace -c -U name,calls: two columns, a ruler above and below, a total."""
-    calls = {}
+    """strace -f: a line for each call, beginning with the thread; the program's own is the first. Returns two
+    dictionaries: calls of that thread, and of all others."""
+    own, others, first = {}, {}, None
     with open(path) as f:
         for line in f:
-            m = re.match(r"\s*(\w+)\s+(\d+)\s*$", line)
-            if m and m[1] != "total":
-                calls[m[1]] = int(m[2])
-    return calls
+            m = re.match(r"(\d+) +(\w+)\(", line)
+            if m:
+                first = first or m[1]
+                calls = own if m[1] == first else others
+                calls[m[2]] = calls.get(m[2], 0) + 1
+    return own, others
 
 
 def strace_once(options, directory, variant, order):
-    """System calls of client and server, as two dictionaries."""
+    """System calls of client and server, each as calls_in gives them."""
     paths = [os.path.join(directory, role) for role in ("client", "server")]
-    tools = [["strace", "-f", "-c", "-U", "name,calls", "-o", path] for path in paths]
+    tools = [["strace", "-f", "-qq", "-e", "signal=none", "-s", "0", "-o", path] for path in paths]
     server, port = started_server(options, variant, tools[1], True)
     try:
         obey(start(options, variant, "--drive", port, tools[0], True), order)
@@ -113,10 +120,15 @@ def per_operation(few, many):
 
 def system_calls(options, directory, variant, benchmark):
     few, many = (strace_once(options, directory, variant, ORDERS[benchmark].format(n)) for n in (FEW, MANY))
-    result = {"client": per_operation(few[0], many[0])}
-    # How many receives a stream takes depends on how it arrives, not on us.
-    if benchmark != "throughput":
-        result["server"] = per_operation(few[1], many[1])
+    result = {}
+    for end, (fewer, more) in zip(("client", "server"), zip(few, many)):
+        # How many receives a stream takes depends on how it arrives, not on us.
+        if end == "server" and benchmark == "throughput":
+            continue
+        result[end] = per_operation(fewer[0], more[0])
+        helper = per_operation(fewer[1], more[1])
+        if helper:
+            result[end + "'s helper"] = helper
     return result
 
 

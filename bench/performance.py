@@ -61,7 +61,7 @@ def ratio_row(bench, benchmark, name, what, least):
 
 
 def call_row(counts):
-    what, goal = "latency: system calls added", "none"
+    what, goal = "latency: system calls added to the application's own", "none"
     calls = (counts or {}).get("system_calls", {}).get("latency", {})
     if not {"plain", "shim"} <= set(calls):
         return what, goal, None, None
@@ -71,6 +71,18 @@ def call_row(counts):
     added = {call: n for call, n in added.items() if n > 0.0015}
     measured = ", ".join(f"{call} {n:+.3f}" for call, n in sorted(added.items()))
     return what, goal, measured or "none", not added
+
+
+def look_note(counts):
+    """What the row above leaves out, in words."""
+    calls = (counts or {}).get("system_calls", {}).get("latency", {}).get("shim", {})
+    looks = [f"{', '.join(f'{call} {n:g}' for call, n in calls[end].items())} at the {end}"
+             for end in ("client's helper", "server's helper") if calls.get(end)]
+    if not looks:
+        return ""
+    return ("\nBeside the application's calls there are those of the helper thread, which looks at a session with "
+            "traffic every\n10 ms however many operations that is: " + "; ".join(looks) +
+            " for each round trip (under strace, which makes\nround trips long).\n")
 
 
 def gap_row(gap, fault, what, base_ms, key="beyond_ms"):
@@ -131,7 +143,7 @@ def goals(*measured):
                   [[what, goal, value or "not measured", met[good]] for what, goal, value, good in rows])
     if short:
         lines += "\nFalls short: " + "; ".join(short) + ".\n"
-    return lines
+    return lines + look_note(measured[2])
 
 
 # -- the measurements themselves ---------------------------------------------------------------------------
@@ -176,7 +188,8 @@ def counted(counts):
             for end, calls in ends.items():
                 rows.append([benchmark, NAMES[name], end, ", ".join(f"{c} {n:g}" for c, n in calls.items()) or "none"])
     if rows:
-        parts.append("System calls per operation:\n\n" + table(["operation", "variant", "end", "calls"], rows))
+        parts.append("System calls per operation; those of the helper thread, which come by time, apart:\n\n" +
+                     table(["operation", "variant", "end", "calls"], rows))
     rows = []
     for benchmark, by_variant in counts["client_instructions"].items():
         plain = by_variant.get("plain", 0)
