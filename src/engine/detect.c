@@ -339,20 +339,36 @@ static bool due(struct ns_sock *s, void *ctx)
     return false;
 }
 
+/* Traffic that has begun since the look, on a session that was idle. */
+static bool begun(struct ns_sock *s, void *ctx)
+{
+    struct round *r = ctx;
+    r->active |= ns_sock_state(s) == NS_CONNECTED && __atomic_load_n(&s->touched, __ATOMIC_SEQ_CST);
+    return false;
+}
+
+/* With no traffic the next look is far off, and whoever begins wakes us. Never said
+ * while there is some: each wake would be a system call of the application's. */
+static void settle(struct round *r)
+{
+    __atomic_store_n(&ns_helper_settled, 1, __ATOMIC_SEQ_CST);
+    sessions(NULL, 1, begun, r);
+    if (r->active)
+        __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
+}
+
 static void ticked(struct ns_timer *timer, struct ns_time now)
 {
     struct ns_sock *suspects[BATCH];
     struct round r = { .now = now };
-    /* First, so that traffic which begins during the look is told. */
-    __atomic_store_n(&ns_helper_settled, 1, __ATOMIC_SEQ_CST);
     size_t n = sessions(suspects, BATCH, due, &r);
     for (size_t i = 0; i < n; i++)
         ns_resume_try(suspects[i], NS_HEDGE, now);
     if (links_in_doubt)
         link_worse(now);
     links_in_doubt = false;
-    if (r.active)
-        __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
+    if (!r.active)
+        settle(&r);
     if (r.any)
         ns_timer_set(timer, ns_time_add(now, ns_time_ms(r.active ? TICK_MS : SETTLED_MS)));
 }
