@@ -158,9 +158,15 @@ def inbox_low_water_mark(context):
 def shutdown_read_while_suspended(context):
     x = Session(context)
     x.suspended()
+    x.client.do("p = select.poll(); p.register(s, select.POLLIN | select.POLLRDHUP)")
+    x.client.do("ep = select.epoll(); ep.register(s, select.EPOLLIN | select.EPOLLRDHUP)")
     x.client.do("s.shutdown(socket.SHUT_RD)")
     x.client.says("s.recv(10)", b"")
-    x.again()
+    for when in "suspended", "again":
+        x.client.says("[e for _, e in p.poll(10000)]", [0x2001])                    # POLLIN, POLLRDHUP
+        x.client.says("[e for _, e in ep.poll(10)]", [0x2001])
+        if when == "suspended":
+            x.again()
     x.client.says("s.recv(10)", b"")
     x.client.do("s.send(b'still')")
     x.server.says("s.recv(5, socket.MSG_WAITALL)", b"still")
@@ -707,7 +713,9 @@ def splice_while_suspended(context):
     x = Session(context)
     x.client.do("r, w = os.pipe(); os.write(w, b'piped')")
     x.suspended()
-    x.client.says(f"os.splice(r, s.fileno(), 5, flags=2)", "BlockingIOError EAGAIN")
+    x.client.do("s.setblocking(False)")
+    x.client.says(f"os.splice(r, s.fileno(), 5)", "BlockingIOError EAGAIN")
+    x.client.do("s.setblocking(True)")
     spliced = x.client.begin("os.splice(r, s.fileno(), 5)").asleep(*ASLEEP)
     x.again()
     if spliced.result() != 5:

@@ -140,6 +140,11 @@ ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
     return is_socket(fd) ? RESULT(ns_libc.recvmsg(fd, msg, flags)) : NS_NOT_OURS;
 }
 
+ssize_t ns_splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t len, unsigned flags)
+{
+    return ns_syscall6(SYS_splice, in, (long)in_offset, out, (long)out_offset, (long)len, flags);
+}
+
 ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
 {
     return ns_syscall6(SYS_sendfile, fd, in_fd, (long)offset, (long)count, 0, 0);

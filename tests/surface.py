@@ -1,154 +1,92 @@
 #!/usr/bin/env python3
-"""What a program sees of its sockets under the shim is what it sees without: each case runs plain and with the
-connection protected, over the loopback interface of a network namespace of its own, and says the same.
+"""What a program sees of its sockets under the shim is what it sees without. Each case runs several ways, over the
+loopback interface of a network namespace of its own, and must say the same in all of them:
 
-A case is a function of this file, run in a process of its own (`--case NAME`), that prints what it saw.
+    plain      without the shim
+    unasked    under it, the connection not protected
+    protected  under it, the connection protected
+    moved      the same, and where the case allows it the connection is destroyed and the session resumes
+
+    surface.py --list
+    surface.py -k splice -x
+
+A case is a function of surfaces/*.py, run in a process of its own (`--case NAME`), that prints what it saw.
 """
 import argparse
+import concurrent.futures
+import difflib
 import os
-import select
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 
 sys.dont_write_bytecode = True
 from rig import become_root                                                   # noqa: E402
 from rig.netns import die_with_parent                                         # noqa: E402
-from rig.pair import ESTABLISHED, shim_env                                    # noqa: E402
+from rig.pair import DEMOTED, ESTABLISHED, PATIENT, RESUMED, shim_env         # noqa: E402
 from rig.procs import Log                                                     # noqa: E402
+from surfaces import CASES                                                    # noqa: E402
 
-CASE_LIMIT_S = 10
-PAUSES = 400
-
-
-def protected(ends=1):
-    """Under the shim: wait until so many ends of sessions are established."""
-    if "NAMESOCKET_LOG_FILE" in os.environ:
-        Log(os.environ["NAMESOCKET_LOG_FILE"]).wait(ESTABLISHED, ends)
+CASE_LIMIT_S = 20
+WAYS = ("plain", "unasked", "protected", "moved")
 
 
-def pair():
-    listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    server, _ = listener.accept()
-    return listener, client, server
+def env_of(way, case, shim, log):
+    env = dict(os.environ, SURFACE_WAY=way)
+    env.pop("PYTHONUNBUFFERED", None)                         # it is about C's standard streams, too
+    if way != "plain":
+        env.update({**shim_env(shim, log), **PATIENT, **case.settings})
+        env["NAMESOCKET_KNOWN"] = "127.0.0.1:*"
+    if way == "unasked":
+        env["NAMESOCKET_ASK"] = "never"
+    return env
 
 
-def speaks_first_and_closes():
-    """The server has written and closes while a NEW that it never read is in its queue."""
-    listener, client, server = pair()
-    payload = os.urandom(300_000)
-    sent = server.send(payload, socket.MSG_DONTWAIT)          # what its buffer takes; not all reaches the client
-    protected()                                               # the client has sent NEW by itself
-    server.close()
-    got = bytearray()
-    while piece := client.recv(65536):
-        got += piece
-    print("the same bytes:", bytes(got) == payload[:sent])
-
-
-def speaks_first_and_is_gone():
-    """The same, closed before the client can know whether to send NEW."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    server, _ = listener.accept()
-    payload = os.urandom(300_000)
-    sent = server.send(payload, socket.MSG_DONTWAIT)
-    server.close()
-    protected()
-    got = bytearray()
-    while piece := client.recv(65536):
-        got += piece
-    print("the same bytes:", bytes(got) == payload[:sent])
-
-
-def edge_of_new():
-    """NEW is no edge of the application's."""
-    listener, client, server = pair()
-    ep = select.epoll()
-    ep.register(server, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
-    print("first:", [event for _, event in ep.poll(5)])
-    protected()
-    print("second:", [event for _, event in ep.poll(0.05)])
-    client.send(b"x")
-    print("third:", [event for _, event in ep.poll(5)])
-
-
-def reset_while_reading():
-    """The client resets its connection; the server is told, as soon as NAMESOCKET_PARK allows."""
-    listener, client, server = pair()
-    client.send(b"x")
-    server.recv(1)
-    server.send(b"unread")
-    select.select([client], [], [], 5)
-    client.close()
-    try:
-        print("read:", server.recv(100))
-    except OSError as e:
-        print("read:", e.errno)
-
-
-def urgent_first():
-    """The first thing that a client says is an urgent byte, and it is here before the server accepts."""
-    for byte in (b"x", b"N"):
-        listener = socket.create_server(("127.0.0.1", 0))
-        client = socket.create_connection(listener.getsockname())
-        client.send(byte, socket.MSG_OOB)
-        select.select([listener], [], [], 5)
-        server, _ = listener.accept()
-        select.select([], [], [server], 5)
-        print("urgent:", server.recv(1, socket.MSG_OOB))
-        client.send(b"behind it")
-        print("then:", server.recv(100))
-
-
-def accept_after_a_pause():
-    """A server that comes back to accept just when the helper takes over what waits there: nothing is left waiting."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve():
-        for i in range(PAUSES):
-            listener.accept()[0].close()
-            time.sleep(0.0018 + i % 40 * 0.00002)             # about as long as the helper leaves it to the application
-
-    server = threading.Thread(target=serve)
-    server.start()
-    for _ in range(PAUSES):
-        client = socket.create_connection(listener.getsockname())
-        while client.recv(1):
-            pass
-        client.close()
-    server.join()
-    client = socket.create_connection(listener.getsockname())
-    server, _ = listener.accept()
-    client.send(b"x")
-    print("served:", server.recv(1))
-
-
-CASES = (speaks_first_and_closes, speaks_first_and_is_gone, edge_of_new, reset_while_reading, urgent_first,
-         accept_after_a_pause)
-
-
-def run(name, shim, top):
-    env = dict(os.environ)
-    log = os.path.join(top, name + ".log")
-    if shim:
-        env.update(shim_env(shim, log), NAMESOCKET_KNOWN="127.0.0.1:*", NAMESOCKET_PARK="200ms")
-        preload = ["env", "LD_PRELOAD=" + env.pop("LD_PRELOAD")]
-    argv = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *(preload if shim else []),
-            sys.executable, os.path.abspath(__file__), "--case", name]
+def run(case, way, o, top):
+    """What the case said, one way."""
+    log = os.path.join(top, f"{case.name}-{way}.log")
+    env = env_of(way, case, o.shim, log)
+    preload = ["env", "LD_PRELOAD=" + env.pop("LD_PRELOAD")] if way != "plain" else []
+    program = ([os.path.join(o.builddir, "tests", case.program), case.name] if case.program else
+               [sys.executable, os.path.abspath(__file__), "--case", case.name])
+    argv = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *preload, *program]
     try:
         done = subprocess.run(argv, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=CASE_LIMIT_S, preexec_fn=die_with_parent)
         said = done.stdout + (f"exit status {done.returncode}\n" if done.returncode else "")
     except subprocess.TimeoutExpired as e:
         said = (e.stdout or b"").decode() + f"did not end in {CASE_LIMIT_S} s\n"
-    if shim and not Log(log).count(ESTABLISHED):
-        said += "the connection was not protected\n"
-    return said
+    return said + remarks(case, way, Log(log))
+
+
+def remarks(case, way, log):
+    """What the shim's log must say. A case that compares plain TCP with plain TCP proves nothing."""
+    if way in ("protected", "moved"):
+        if not log.count(ESTABLISHED):
+            return "the connection was not protected\n" if case.protects else ""
+        if case.stays and log.count(DEMOTED):
+            return "the session was demoted\n"
+    if way == "moved" and not log.count(RESUMED):
+        return "the session did not move\n"
+    return ""
+
+
+def ways_of(case):
+    return [way for way in WAYS if not (way == "moved" and not case.moves or way == "unasked" and case.asked)]
+
+
+def compare(case, o, top):
+    """Lines that tell how the ways differ; none when they do not."""
+    os.makedirs(top)
+    said = {way: run(case, way, o, top) for way in ways_of(case)}
+    if all(text == said["plain"] for text in said.values()) and "Traceback" not in said["plain"]:
+        return []
+    lines = ["    plain: " + said["plain"].strip().replace("\n", "\n        ")]
+    for way, text in said.items():
+        if text != said["plain"]:
+            lines += ["    " + line for line in difflib.unified_diff(
+                said["plain"].splitlines(), text.splitlines(), "plain", way, lineterm="", n=0)]
+    return lines
 
 
 def options():
@@ -157,32 +95,44 @@ def options():
     p.add_argument("--builddir", default=os.path.join(os.path.dirname(here), "build"))
     p.add_argument("--case", help=argparse.SUPPRESS)
     p.add_argument("--list", action="store_true")
-    p.add_argument("-k", metavar="PART", help="only cases whose name contains this")
-    return p.parse_args()
+    p.add_argument("-k", metavar="PART", action="append", help="only cases whose name contains this")
+    p.add_argument("-j", type=int, default=4, help="cases at a time")
+    p.add_argument("-x", action="store_true", help="end at the first failure")
+    p.add_argument("--repeat", type=int, default=1)
+    p.add_argument("--keep-logs", metavar="DIR", help="keep the shim's logs here")
+    o = p.parse_args()
+    o.builddir = os.path.abspath(o.builddir)
+    o.shim = os.path.join(o.builddir, "src/preload/libnsshim.so")
+    return o
 
 
 def main():
     o = options()
-    cases = [c.__name__ for c in CASES if not o.k or o.k in c.__name__]
     if o.case:
-        globals()[o.case]()
+        CASES[o.case].function()
         return 0
+    cases = [c for c in CASES.values() if not o.k or any(part in c.name for part in o.k)]
     if o.list:
-        print("\n".join(cases))
+        print("\n".join(c.name for c in cases))
         return 0
     become_root()
-    failed = 0
-    with tempfile.TemporaryDirectory(prefix="namesocket-surface-") as top:
-        for name in cases:
-            plain = run(name, None, top)
-            shim = run(name, os.path.abspath(os.path.join(o.builddir, "src/preload/libnsshim.so")), top)
-            bad = plain != shim or "Traceback" in plain
-            failed += bad
-            print(f"{'not ok' if bad else 'ok'} {name}")
-            if bad:
-                for way, said in (("plain", plain), ("shim", shim)):
-                    print(f"    {way}: " + said.strip().replace("\n", "\n        "))
-    print(f"{len(cases) - failed} passed, {failed} failed, 0 skipped")
+    sys.stdout.reconfigure(line_buffering=True)
+    cases *= o.repeat
+    failed = passed = 0
+    with tempfile.TemporaryDirectory(prefix="namesocket-surface-") as scratch, \
+            concurrent.futures.ThreadPoolExecutor(o.j) as pool:
+        top = o.keep_logs or scratch
+        for case, lines in zip(cases, pool.map(lambda case, n: compare(case, o, os.path.join(top, str(n))), cases,
+                                               range(len(cases)))):
+            print(f"{'not ok' if lines else 'ok'} {case.name}")
+            failed += bool(lines)
+            passed += not lines
+            if lines:
+                print("\n".join(lines))
+                if o.x:
+                    pool.shutdown(cancel_futures=True)
+                    break
+    print(f"{passed} passed, {failed} failed, 0 skipped")
     return failed > 0
 
 

@@ -193,13 +193,22 @@ static void hear(struct ns_pulse *p, const struct ns_ledger *l, struct ns_time n
     p->segments = l->segments;
 }
 
+/* Whether the socket holds an error, which stays there. */
+static bool has_error(int fd)
+{
+    struct pollfd p = { .fd = fd };
+    return ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 1 && (p.revents & POLLERR);
+}
+
 /* The connection has died while nobody used it. What was written to it is to
- * arrive all the same. Both ends ended looks the same, and is how it should be. */
+ * arrive all the same, and what the peer has to say. Both ends ended looks the
+ * same but for the error, and is how it should be. */
 static void died(struct ns_sock *s, const struct ns_ledger *l)
 {
     int err = 0, fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
     socklen_t len = sizeof err;
-    if (__atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l->unacknowledged == 0)
+    bool finished = __atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l->unacknowledged == 0;
+    if (finished && (__atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST) || !has_error(fd)))
         return;
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
     ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);

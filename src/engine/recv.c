@@ -16,6 +16,8 @@
 #include "engine/sys.h"
 
 #include <limits.h>
+#include <netinet/tcp.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 struct in {
@@ -152,9 +154,9 @@ static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
                 __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
     ns_sock_touch(s);
     if (n > 0) {
-        /* MSG_WAITALL ends early when the connection is being replaced. */
-        if (__builtin_expect((i->flags & MSG_WAITALL) && !(i->flags & MSG_PEEK) &&
-                                 i->done + (size_t)n < i->len && !same, 0)) {
+        /* MSG_WAITALL ends early when the connection is being replaced, or dies. */
+        bool cut = (i->flags & MSG_WAITALL) && !(i->flags & MSG_PEEK) && i->done + (size_t)n < i->len;
+        if (__builtin_expect(cut, 0) && (!same || kind_of_end(s, fd) == END_LOST)) {
             i->done += (size_t)n;
             return RETRY;
         }
@@ -198,6 +200,26 @@ static ssize_t from_dead(int fd, struct in *i)
     return n > 0 ? (ssize_t)i->done + n : 0;
 }
 
+/* TCP_INQ: how much more there is, as put_cmsg() of the kernel tells it. */
+static void tell_unread(const struct ns_sock *s, int fd, struct msghdr *m, size_t room)
+{
+    int on = 0, behind = 0;
+    socklen_t len = sizeof on;
+    struct cmsghdr c = { CMSG_LEN(sizeof behind), IPPROTO_TCP, TCP_CM_INQ };
+    if (ns_sys_getsockopt(fd, IPPROTO_TCP, TCP_INQ, &on, &len) < 0 || !on)
+        return;
+    if (!s->retired)
+        ns_sys_ioctl(fd, FIONREAD, &behind);
+    behind += (int)ns_ring_used(&s->inbox);
+    if (!m->msg_control || room < c.cmsg_len) {
+        m->msg_flags |= MSG_CTRUNC;
+        return;
+    }
+    memcpy(m->msg_control, &c, sizeof c);
+    memcpy(CMSG_DATA((struct cmsghdr *)m->msg_control), &behind, sizeof behind);
+    m->msg_controllen = room < CMSG_SPACE(sizeof behind) ? room : CMSG_SPACE(sizeof behind);
+}
+
 /* The inbox, and what is behind it on the connection; rx held. */
 static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
 {
@@ -212,9 +234,11 @@ static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
     if (!peek)
         i->lowered = ns_inbox_drop(s, fd, n < held ? n : held);
     if (i->msg) {
+        size_t control = i->msg->msg_controllen;
         i->msg->msg_controllen = 0;
         i->msg->msg_namelen = 0;
         i->msg->msg_flags = 0;
+        tell_unread(s, fd, i->msg, control);
     }
     i->done += n;
     bool more = (i->flags & MSG_WAITALL) && !peek && !i->enough && i->done < i->len;

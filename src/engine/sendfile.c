@@ -2,13 +2,12 @@
  * sendfile(2), through memory: what goes out must be in the ring, and the file
  * may be another by the time that it is sent again.
  */
+#include "engine/scratch.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
 
-#include <sys/mman.h>
-
 #define PIECE_BYTES (256 * 1024) /* as much as one write to the kernel gets (send.c) */
-#define SMALL_BYTES (16 * 1024)  /* from the stack: a mapping costs more than the copy */
+#define SMALL_BYTES (16 * 1024)  /* from the stack: that costs less */
 
 /* Where the file ends now; 0 where that is not known. */
 static off_t end_of(int fd)
@@ -40,29 +39,45 @@ static ssize_t copy(int fd, int in_fd, off_t *at, size_t count, char *buf, size_
     return (ssize_t)done;
 }
 
-static ssize_t copy_mapped(int fd, int in_fd, off_t *at, size_t count)
+static ssize_t copy_much(int fd, int in_fd, off_t *at, size_t count)
 {
-    size_t piece = count < PIECE_BYTES ? count : PIECE_BYTES;
-    void *buf = mmap(NULL, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (buf == MAP_FAILED)
+    struct ns_slot *slot = ns_slot_self();
+    if (!slot || !ns_slot_enter(slot, slot))
         return -ENOMEM;
-    ssize_t r = copy(fd, in_fd, at, count, buf, piece);
-    munmap(buf, piece);
+    char *buf = ns_scratch(slot, PIECE_BYTES);
+    ssize_t r = buf ? copy(fd, in_fd, at, count, buf, PIECE_BYTES) : -ENOMEM;
+    ns_scratch_drop(slot);
+    ns_slot_leave(slot);
     return r;
+}
+
+/* What the kernel refuses before it looks at the socket (fs/read_write.c,
+ * do_sendfile): 0, or a negative errno. */
+static int refused(int in_fd, const off_t *offset, size_t count, off_t *at)
+{
+    int flags = ns_sys_fcntl(in_fd, F_GETFL, 0);
+    if (flags < 0 || flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
+        return -EBADF;
+    off_t position = (off_t)ns_syscall6(SYS_lseek, in_fd, 0, SEEK_CUR, 0, 0, 0);
+    if (position < 0 && offset)
+        return (int)position;
+    *at = offset ? *offset : position;
+    return position < 0 || *at < 0 || count > SSIZE_MAX ? -EINVAL : 0;
 }
 
 ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
 {
+    off_t at = 0;
     if (!ns_sock_at(fd))
         return NS_NOT_OURS;
-    off_t at = offset ? *offset : (off_t)ns_syscall6(SYS_lseek, in_fd, 0, SEEK_CUR, 0, 0, 0);
-    if (at < 0)
-        return (ssize_t)at;
+    int err = refused(in_fd, offset, count, &at);
+    if (err < 0)
+        return err;
     char small[SMALL_BYTES];
     ssize_t r = count <= sizeof small ? copy(fd, in_fd, &at, count, small, sizeof small)
-                                      : copy_mapped(fd, in_fd, &at, count);
+                                      : copy_much(fd, in_fd, &at, count);
     if (r < 0)
-        return r;
+        return r == -EISDIR ? -EINVAL : r; /* what read(2) says of a directory */
     if (offset)
         *offset = at;
     else

@@ -1,6 +1,7 @@
 #include "engine/slot.h"
 
 #include "engine/internal.h"
+#include "engine/scratch.h"
 #include "engine/sys.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@ static void release(void *value)
 {
     struct ns_slot *slot = value;
     self = NULL;
+    ns_scratch_release(slot);
     /* Whoever is about to wake us must not write to what has this number next. */
     __atomic_store_n(&slot->waiting, 0, __ATOMIC_SEQ_CST);
     ns_lock(&slot->wake);

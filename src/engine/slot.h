@@ -18,19 +18,27 @@
 #include "engine/lock.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define NS_SLOT_DEPTH 6
 
+/* scratch.h */
+struct ns_scratch {
+    void *memory;
+    size_t bytes;
+};
+
 struct ns_slot {
-    const void *inside[NS_SLOT_DEPTH]; /* objects; read by others */
-    uintptr_t frame[NS_SLOT_DEPTH];    /* the thread's own */
-    uint32_t depth;                    /* the thread's own */
-    uint32_t claimed;                  /* the slot has a thread */
-    uint32_t waiting;                  /* the thread is about to block, or blocks, on wait_fd */
-    uint32_t signalled;                /* wait_fd has been written to since it was last emptied */
-    struct ns_lock wake;               /* wait_fd is being written to, or given back */
-    int wait_fd;                       /* an eventfd, made at the first wait; -1 before */
+    const void *inside[NS_SLOT_DEPTH];        /* objects; read by others */
+    uintptr_t frame[NS_SLOT_DEPTH];           /* the thread's own */
+    uint32_t depth;                           /* the thread's own */
+    struct ns_scratch scratch[NS_SLOT_DEPTH]; /* the thread's own */
+    uint32_t claimed;                         /* the slot has a thread */
+    uint32_t waiting;                         /* the thread is about to block, or blocks, on wait_fd */
+    uint32_t signalled;                       /* wait_fd has been written to since it was last emptied */
+    struct ns_lock wake;                      /* wait_fd is being written to, or given back */
+    int wait_fd;                              /* an eventfd, made at the first wait; -1 before */
 };
 
 /* Once, before any other. Returns 0 or -EAGAIN (no thread key). */

@@ -112,6 +112,8 @@ ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags);
 /* Copies from `in_fd` at *offset (or its file position when NULL), as
  * sendfile(2), through memory. */
 ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count);
+/* As splice(2), through memory, where one of `in` and `out` is a session. */
+ssize_t ns_splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t len, unsigned flags);
 
 /* ---- waiting; `timeout` NULL means for ever; `mask` may be NULL ----
  *

@@ -7,13 +7,13 @@
 #include "engine/libc.h"
 #include "engine/listener.h"
 #include "engine/ready.h"
+#include "engine/scratch.h"
 #include "engine/sys.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 
 uint32_t ns_count_listeners;
 
@@ -101,6 +101,8 @@ static void prepare_one(struct set *w, nfds_t i)
         w->fds[i].revents |= POLLPRI;
     if (readable)
         w->fds[i].revents |= p->events & (POLLIN | POLLRDNORM);
+    if (state == NS_SUSPENDED && __atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST))
+        w->fds[i].revents |= p->events & POLLRDHUP;
 }
 
 static void prepare(struct set *w)
@@ -211,13 +213,23 @@ static int wait_until(struct set *w, struct ns_slot *slot, const struct timespec
     }
 }
 
+static int wait_with_memory(struct set *w, struct ns_slot *slot, const struct timespec *timeout,
+                            const sigset_t *mask)
+{
+    if (!slot || !(w->now = ns_scratch(slot, (w->n + 1) * sizeof *w->now)))
+        return -ENOMEM;
+    int r = wait_until(w, slot, timeout, mask);
+    ns_scratch_drop(slot);
+    return r;
+}
+
 /* Inside nothing but its own slot, so that a wait in a handler on top is seen. */
 static int wait_inside(struct set *w, const struct timespec *timeout, const sigset_t *mask)
 {
     struct ns_slot *slot = ns_slot_self();
     if (slot && !ns_slot_enter(slot, slot))
         slot = NULL;
-    int r = wait_until(w, slot, timeout, mask);
+    int r = (w->n > SMALL ? wait_with_memory : wait_until)(w, slot, timeout, mask);
     if (slot)
         ns_slot_leave(slot);
     return r;
@@ -232,17 +244,9 @@ int ns_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const
     if (!concerns_us(fds, n))
         return NS_NOT_OURS;
     struct set w = { .fds = fds, .now = small, .n = n, .since = since };
-    size_t bytes = (n + 1) * sizeof *fds;
-    if (n > SMALL) {
-        w.now = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (w.now == MAP_FAILED)
-            return -ENOMEM;
-    }
     int saved = errno;
     int r = wait_inside(&w, timeout, mask);
     errno = saved;
-    if (n > SMALL)
-        munmap(w.now, bytes);
     return r;
 }
 
@@ -298,25 +302,39 @@ static int select_result(const struct pollfd *p, nfds_t count, fd_set *r, fd_set
     return bits;
 }
 
+struct sets {
+    int n;
+    fd_set *r, *w, *e;
+};
+
+static int select_by(struct pollfd *p, const struct sets *s, const struct timespec *timeout,
+                     const sigset_t *mask)
+{
+    bool ours = false;
+    nfds_t count = poll_set(p, s->n, s->r, s->w, s->e, &ours);
+    int result = ours ? ns_ppoll(p, count, timeout, mask) : NS_NOT_OURS;
+    return result >= 0 ? select_result(p, count, s->r, s->w, s->e) : result;
+}
+
+static int select_many(const struct sets *s, const struct timespec *timeout, const sigset_t *mask)
+{
+    struct ns_slot *slot = ns_slot_self();
+    if (!slot || !ns_slot_enter(slot, slot))
+        return -ENOMEM;
+    struct pollfd *p = ns_scratch(slot, (size_t)s->n * sizeof *p);
+    int result = p ? select_by(p, s, timeout, mask) : -ENOMEM;
+    ns_scratch_drop(slot);
+    ns_slot_leave(slot);
+    return result;
+}
+
 int ns_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
 {
-    struct pollfd small[FD_SETSIZE], *p = small;
-    bool ours = false;
+    struct pollfd small[FD_SETSIZE];
+    struct sets s = { n, r, w, e };
     if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
         ns_offer_all();
     if (n < 0 || n > NS_FD_MAX || !ns_objects)
         return NS_NOT_OURS;
-    size_t bytes = (size_t)n * sizeof *p;
-    if (n > FD_SETSIZE) {
-        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED)
-            return -ENOMEM;
-    }
-    nfds_t count = poll_set(p, n, r, w, e, &ours);
-    int result = ours ? ns_ppoll(p, count, timeout, mask) : NS_NOT_OURS;
-    if (result >= 0)
-        result = select_result(p, count, r, w, e);
-    if (n > FD_SETSIZE)
-        munmap(p, bytes);
-    return result;
+    return n <= FD_SETSIZE ? select_by(small, &s, timeout, mask) : select_many(&s, timeout, mask);
 }

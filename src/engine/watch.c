@@ -419,7 +419,8 @@ static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t even
         return (events & (EPOLLIN | EPOLLRDNORM)) && !ns_listener_ready((struct ns_listener *)o, fd) ? 0 : events;
     /* What is readable all the same: an inbox, a reading side that was shut down. */
     if (suspended(o) && ns_ready_anyway((struct ns_sock *)o, fd))
-        return events & (EPOLLIN | EPOLLRDNORM);
+        return (events & (EPOLLIN | EPOLLRDNORM)) |
+               (__atomic_load_n(&((struct ns_sock *)o)->rx_shut, __ATOMIC_SEQ_CST) ? asked & EPOLLRDHUP : 0);
     /* poll's and epoll's bits have the same values (include/uapi/linux/eventpoll.h). */
     enum ns_readiness r = ns_ready_judge((struct ns_sock *)o, fd, (short)events);
     if (r == NS_READY_AS_TOLD && (events & WRITING) && !(events & (EPOLLERR | EPOLLHUP)) && held(o))

@@ -161,7 +161,7 @@ NS_TWIN(pwritev64v2, pwritev2);
 NS_EXPORT ssize_t sendfile(int fd, int in_fd, off_t *offset, size_t count)
 {
     if (ns_ours(fd)) {
-        ssize_t r = ns_sendfile(fd, in_fd, offset, count);
+        ssize_t r = offset && !ns_plausible(offset) ? -EFAULT : ns_sendfile(fd, in_fd, offset, count);
 
         if (r != NS_NOT_OURS)
             return ns_sent(r, 0);
@@ -171,55 +171,14 @@ NS_EXPORT ssize_t sendfile(int fd, int in_fd, off_t *offset, size_t count)
 
 NS_TWIN(sendfile64, sendfile);
 
-#define SPLICED_BYTES 4096 /* as much as a pipe that polls writable takes without waiting (pipe(7)) */
-
-/* From the inbox: what is under the descriptor comes after it. */
-static ssize_t splice_inbox(int in, int out, size_t len, unsigned flags)
-{
-    char piece[SPLICED_BYTES];
-    struct pollfd p = { .fd = out, .events = POLLOUT };
-    ssize_t n = (ssize_t)ns_fd_inbox(in);
-
-    if ((size_t)n > len)
-        n = (ssize_t)len;
-    n = ns_recv(in, piece, (size_t)n < sizeof piece ? (size_t)n : sizeof piece, MSG_PEEK | MSG_DONTWAIT);
-    if (n <= 0)
-        return n;
-    if (flags & SPLICE_F_NONBLOCK && ns_real.poll(&p, 1, 0) == 0)
-        return -EAGAIN;
-    n = ns_real.write(out, piece, (size_t)n);
-    return n < 0 ? -errno : ns_recv(in, piece, (size_t)n, MSG_DONTWAIT);
-}
-
-static bool nonblocking(int fd)
-{
-    int flags = ns_sys_fcntl(fd, F_GETFL, 0);
-
-    return flags >= 0 && flags & O_NONBLOCK;
-}
-
-/* A session at either end of a splice becomes plain TCP. */
-static int before_splice(int in, int out, unsigned flags)
-{
-    bool wait = !(flags & SPLICE_F_NONBLOCK);
-    int r = 0;
-
-    if (ns_ours(in))
-        r = ns_fd_demote(in, "splice", wait && !nonblocking(in));
-    if (r == 0 && ns_ours(out))
-        r = ns_fd_demote(out, "splice", wait && !nonblocking(out));
-    return r;
-}
-
-/* The bytes of a splice never pass through memory, so none can be kept for replay. */
 NS_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t len, unsigned flags)
 {
-    ssize_t r = before_splice(in, out, flags);
+    if (ns_ours(in) || ns_ours(out)) {
+        ssize_t r = ns_splice(in, in_offset, out, out_offset, len, flags);
 
-    if (r == 0 && len && ns_ours(in) && !in_offset && !out_offset && ns_fd_inbox(in))
-        return ns_result(splice_inbox(in, out, len, flags));
-    if (r < 0)
-        return ns_result(r);
+        if (r != NS_NOT_OURS)
+            return ns_sent(r, 0);
+    }
     return ns_real.splice(in, in_offset, out, out_offset, len, flags);
 }
 

@@ -1,0 +1,141 @@
+"""Ends of streams and of connections."""
+import os
+import select
+import signal
+import socket
+import struct
+
+from .cases import all_of, becomes, case, moves, moving, pair, session, told
+from .data import unread
+
+
+@case(NAMESOCKET_PARK="200ms")
+def reset_while_reading():
+    """The client resets its connection; the server is told, as soon as NAMESOCKET_PARK allows."""
+    listener, client, server = pair()
+    client.send(b"x")
+    server.recv(1)
+    server.send(b"unread")
+    select.select([client], [], [], 5)
+    client.close()
+    try:
+        print("read:", server.recv(100))
+    except OSError as e:
+        print("read:", e.errno)
+
+
+@case(NAMESOCKET_PARK="200ms")
+def linger_resets():
+    """SO_LINGER with no time: close is a reset."""
+    a, b = session()
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    a.close()
+    print(told(b.recv, 10), told(b.recv, 10))
+
+
+@moving
+def half_closes():
+    """Either end closes its half first; what the other sends still arrives."""
+    a, b = session()
+    a.send(b"last of a")
+    a.shutdown(socket.SHUT_WR)
+    moves(a)
+    print(all_of(b, 9), b.recv(10), b.recv(10))
+    b.send(b"from b")
+    moves(a)
+    print(all_of(a, 6))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    print(told(a.send, b"x"), told(a.send, b"x", socket.MSG_NOSIGNAL), told(a.shutdown, socket.SHUT_WR))
+    p = select.poll()
+    p.register(b, select.POLLIN | select.POLLRDHUP | select.POLLOUT)
+    print(p.poll(0)[0][1])
+    b.shutdown(socket.SHUT_WR)
+    print(a.recv(10), a.recv(10))
+    p = select.poll()
+    p.register(a, select.POLLIN | select.POLLRDHUP | select.POLLOUT)
+    print(p.poll(0)[0][1])
+
+
+@moving
+def broken_pipe_signal():
+    """SIGPIPE comes once a write, and not with MSG_NOSIGNAL."""
+    a, b = session()
+    caught = []
+    signal.signal(signal.SIGPIPE, lambda *_: caught.append(1))
+    moves(a)
+    a.shutdown(socket.SHUT_WR)
+    print(told(a.send, b"x"), len(caught), told(a.send, b"x", socket.MSG_NOSIGNAL), len(caught))
+    print(told(os.write, a.fileno(), b"x"), len(caught), told(a.sendmsg, [b"x", b"y"]), len(caught))
+
+
+@moving
+def reading_side_shut():
+    """SHUT_RD: what is here is read, then the end; poll says so."""
+    a, b = session()
+    a.send(b"here")
+    becomes("unread", lambda: unread(b) == 4)
+    b.shutdown(socket.SHUT_RD)
+    p = select.poll()
+    p.register(b, select.POLLIN | select.POLLRDHUP | select.POLLOUT)
+    print(p.poll(0)[0][1], b.recv(10), b.recv(10), p.poll(0)[0][1])
+    moves(a)
+    print(p.poll(0)[0][1], b.recv(10))
+    b.send(b"still")
+    print(all_of(a, 5))
+    a.send(b"late")
+    print(p.poll(0)[0][1])
+
+
+@moving
+def both_sides_shut():
+    a, b = session()
+    moves(a)
+    a.shutdown(socket.SHUT_RDWR)
+    print(b.recv(10), a.recv(10), told(a.shutdown, 7))
+    b.shutdown(socket.SHUT_WR)
+    p = select.poll()
+    p.register(a, select.POLLIN | select.POLLRDHUP | select.POLLOUT)
+    becomes("hung up", lambda: p.poll(0)[0][1])
+
+
+@moving
+def closing_with_bytes_on_the_way():
+    a, b = session()
+    whole = os.urandom(200_000)
+    moves(a)
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+    a.sendall(whole)
+    a.close()
+    print(all_of(b, len(whole)) == whole, b.recv(10))
+
+
+@moving
+def closing_a_copy():
+    """The connection ends with its last descriptor."""
+    a, b = session()
+    copy = os.dup(a.fileno())
+    moves(a)
+    a.close()
+    os.write(copy, b"still here")
+    print(all_of(b, 10))
+    b.send(b"yes")
+    print(os.read(copy, 10))
+    os.close(copy)
+    print(b.recv(10), told(os.write, copy, b"x"))
+
+
+@moving
+def put_elsewhere():
+    """dup2 and dup3 onto and over sessions."""
+    a, b = session()
+    c, d = session(2)
+    os.dup2(a.fileno(), c.fileno())
+    print(d.recv(10))
+    moves(a)
+    c.send(b"as a")
+    print(all_of(b, 4))
+    os.dup2(0, a.fileno())
+    c.send(b"as c")
+    print(all_of(b, 4))
+    os.dup2(0, c.fileno())
+    print(b.recv(10))
