@@ -27,7 +27,7 @@ from rig.pair import DEMOTED, ESTABLISHED, PATIENT, RESUMED, shim_env         # 
 from rig.procs import Log                                                     # noqa: E402
 from surfaces import CASES                                                    # noqa: E402
 
-CASE_LIMIT_S = 20
+CASE_LIMIT_S = 60
 WAYS = ("plain", "unasked", "protected", "moved")
 
 

@@ -14,6 +14,7 @@
 #include "engine/libc.h"
 #include "engine/signals.h"
 #include "preload/interpose.h"
+#include "preload/stream.h"
 
 /* The library has a table of its own (src/api/libc.c): one for each face of the engine. */
 struct ns_libc ns_libc;
@@ -84,6 +85,8 @@ static __attribute__((constructor)) void begin(void)
     ns_signals_seen = true;
     if (pthread_atfork(fork_prepare, fork_parent, fork_child) == 0)
         ns_engine_init();
+    for (int fd = 0; fd <= 2; fd++)
+        ns_std_check(fd);
     errno = saved;
 }
 

@@ -5,12 +5,14 @@
  * bind is libc's own: the engine reads the address from the kernel.
  */
 #include "preload/interpose.h"
+#include "preload/stream.h"
 
 NS_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     if (ns_ready() && ns_plausible(addr)) {
         int r = ns_connect(fd, addr, len);
 
+        ns_std_check(fd);
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);
     }
@@ -35,6 +37,7 @@ NS_EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
     if (ns_ours(fd)) {
         int r = ns_accept(fd, addr, len, 0);
 
+        ns_std_check(r);
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);
     }
@@ -46,6 +49,7 @@ NS_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
     if (ns_ours(fd)) {
         int r = ns_accept(fd, addr, len, flags);
 
+        ns_std_check(r);
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);
     }

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "preload/interpose.h"
+#include "preload/stream.h"
 
 /* The engine's own descriptors do not exist for the application. */
 NS_EXPORT int close(int fd)
@@ -138,6 +139,7 @@ NS_EXPORT void closefrom(int low)
 static int duplicated(struct ns_duplicate *d, int newfd)
 {
     ns_fd_duplicated(d, newfd);
+    ns_std_check(newfd);
     return newfd;
 }
 

@@ -46,7 +46,7 @@ def shim_log():
 def protected(ends=2):
     """In the protected ways: wait until so many ends of sessions are established."""
     if WAY in ("protected", "moved"):
-        shim_log().wait(ESTABLISHED, ends, 10)
+        shim_log().wait(ESTABLISHED, ends, 30)
 
 
 def pair():
@@ -101,7 +101,7 @@ def moves(*clients):
         return
     session.moved += 2 * len(clients)
     destroy(*clients)
-    shim_log().wait(RESUMED, session.moved, 10)
+    shim_log().wait(RESUMED, session.moved, 30)
 
 
 def told(call, *args):
@@ -120,7 +120,7 @@ def c(name, *args):
 
 def becomes(what, condition):
     """Prints it once it is true."""
-    print(what, wait_for(what, condition, 10))
+    print(what, wait_for(what, condition, 30))
 
 
 def all_of(sock, n):
