@@ -6,6 +6,7 @@
 #include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/link.h"
+#include "engine/preserve.h"
 #include "engine/resume.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
@@ -26,10 +27,12 @@
 #define SILENT_LOOKS  12   /* a steady flow that pauses this long raises suspicion */
 #define STEADY_LOOKS  12   /* of the 52 before */
 #define REPEAT_LOOKS  2    /* a peer that repeats itself does not get our acknowledgements */
+#define KERNEL_MS     300  /* what the kernel has to move a connection, where it can, before we do */
 #define LOCALS_MAX    64
 #define BATCH         64
 
 static struct ns_timer tick;
+static struct ns_timer stranded; /* looks again at connections that the kernel had time to move */
 static bool links_in_doubt; /* look at the links after this round */
 static struct ns_source link_source = { .fd = -1 };
 
@@ -104,10 +107,15 @@ struct snapshot {
     struct ns_time now;
 };
 
+static int descriptor(const struct ns_sock *s)
+{
+    return s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+}
+
 static bool learn_source(struct ns_sock *s)
 {
     uint16_t port;
-    int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    int fd = descriptor(s);
     if (s->pair.source.family)
         return true;
     return fd >= 0 && ns_name_learn(&s->local, fd, ns_sys_getsockname) &&
@@ -115,12 +123,34 @@ static bool learn_source(struct ns_sock *s)
                                     s->local.length) == 0;
 }
 
+/* Whether the kernel has moved the connection to another address, or may still
+ * do it. The one that getsockname tells stays the same. */
+static bool left_to_kernel(struct ns_sock *s, struct snapshot *snap)
+{
+    struct ns_pulse *p = &s->pulse;
+    struct ns_address local;
+    if (!p->preserved || !ns_preserve_local(descriptor(s), &local))
+        return false;
+    if (usable(&local, snap->locals, snap->n)) {
+        p->stranded = (struct ns_time){ 0 };
+        return true;
+    }
+    if (!p->stranded.ns)
+        p->stranded = snap->now;
+    struct ns_time until = ns_time_add(p->stranded, ns_time_ms(KERNEL_MS));
+    if (!ns_time_before(snap->now, until))
+        return false;
+    if (!stranded.set || ns_time_before(until, stranded.at))
+        ns_timer_set(&stranded, until);
+    return true;
+}
+
 static bool lost_its_link(struct ns_sock *s, void *ctx)
 {
     struct snapshot *snap = ctx;
     if (ns_sock_state(s) != NS_CONNECTED || !learn_source(s))
         return false;
-    if (usable(&s->pair.source, snap->locals, snap->n))
+    if (usable(&s->pair.source, snap->locals, snap->n) || left_to_kernel(s, snap))
         return false;
     if (s->session.role == NS_SERVER)
         return !present(&s->pair.source, snap->locals, snap->n);
@@ -133,6 +163,7 @@ static bool link_worse_batch(struct ns_time now)
 {
     static struct snapshot snap;
     struct ns_sock *hit[BATCH];
+    snap.now = now;
     snap.n = ns_link_addresses(snap.locals, LOCALS_MAX);
     if (snap.n < 0)
         return false;
@@ -151,6 +182,12 @@ static void link_worse(struct ns_time now)
     /* Bounded: a session that cannot be moved now must not hold up the rest. */
     for (int batch = 0; batch < NS_FD_MAX / BATCH && link_worse_batch(now); batch++)
         ;
+}
+
+static void still_stranded(struct ns_timer *timer, struct ns_time now)
+{
+    (void)timer;
+    link_worse(now);
 }
 
 static void link_ready(struct ns_source *source, uint32_t events, struct ns_time now)
@@ -205,7 +242,7 @@ static bool has_error(int fd)
  * same but for the error, and is how it should be. */
 static void died(struct ns_sock *s, const struct ns_ledger *l)
 {
-    int err = 0, fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    int err = 0, fd = descriptor(s);
     socklen_t len = sizeof err;
     bool finished = __atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l->unacknowledged == 0;
     if (finished && (__atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST) || !has_error(fd)))
@@ -220,7 +257,7 @@ static bool look(struct ns_sock *s, struct ns_time now)
 {
     struct ns_pulse *p = &s->pulse;
     struct ns_ledger l;
-    if (ns_ledger_read(s->o.fd >= 0 ? s->o.fd : s->linger_fd, &l) < 0)
+    if (ns_ledger_read(descriptor(s), &l) < 0)
         return false;
     if (l.state == NS_TCP_CLOSE) {
         died(s, &l);
@@ -244,9 +281,11 @@ static bool look(struct ns_sock *s, struct ns_time now)
         p->doubted = links_in_doubt = true;
     if (s->session.role != NS_CLIENT || s->recovery)
         return false;
-    bool stuck = ns_time_sub(now, p->progress).ns > probe_ns(&l);
-    bool repeats = p->repeats >= REPEAT_LOOKS && ns_time_sub(now, p->fresh).ns > probe_ns(&l);
-    bool paused = flow_paused(p) || repeats;
+    int64_t kernel_ns = p->preserved ? KERNEL_MS * 1000000LL : 0;
+    int64_t patience = probe_ns(&l) + kernel_ns;
+    bool stuck = ns_time_sub(now, p->progress).ns > patience;
+    bool repeats = p->repeats >= REPEAT_LOOKS && ns_time_sub(now, p->fresh).ns > patience;
+    bool paused = (flow_paused(p) && ns_time_sub(now, p->fresh).ns > kernel_ns) || repeats;
     if (!stuck && !paused)
         return false;
     int64_t pause_ms = (int64_t)HEDGE_MIN_MS << p->hedge_backoff;
@@ -283,7 +322,7 @@ static void tidy(struct ns_sock *s)
 static void ease(struct ns_sock *s)
 {
     struct ns_ring *ring = &s->session.ring;
-    int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    int fd = descriptor(s);
     ns_lock(&s->tx);
     int64_t unacknowledged = ns_ledger_unacknowledged(fd);
     if (unacknowledged >= 0 && s->tx_open)
@@ -408,7 +447,11 @@ void ns_detect_moved(struct ns_sock *s, struct ns_time now)
 {
     struct ns_time hedged = s->pulse.hedged;
     uint32_t backoff = s->pulse.hedge_backoff;
+    struct ns_address local;
     s->pulse = (struct ns_pulse){ .progress = now, .heard = now, .hedged = hedged, .hedge_backoff = backoff };
+    s->pulse.preserved = ns_preserve_local(descriptor(s), &local);
+    if (s->pulse.preserved)
+        ns_debug("descriptor %d: the kernel moves this connection first", s->o.fd);
     __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
     ns_timer_set(&tick, ns_time_add(now, ns_time_ms(TICK_MS)));
 }
@@ -416,6 +459,7 @@ void ns_detect_moved(struct ns_sock *s, struct ns_time now)
 void ns_detect_start(void)
 {
     tick.fire = ticked;
+    stranded.fire = still_stranded;
     ns_helper_settled = 1;
     link_source = (struct ns_source){ .fd = ns_internal(ns_link_open()), .ready = link_ready };
     if (link_source.fd >= 0)
@@ -429,5 +473,5 @@ void ns_detect_fork_child(void)
     if (link_source.fd >= 0)
         ns_internal_close(link_source.fd);
     link_source.fd = -1;
-    tick = (struct ns_timer){ 0 };
+    tick = stranded = (struct ns_timer){ 0 };
 }

@@ -67,6 +67,8 @@ struct ns_pulse {
     uint32_t repeats;                /* looks in a row in which segments came, but nothing new in them */
     struct ns_time fresh;            /* when something new last came */
     bool doubted;                    /* the links were looked at since the last progress */
+    bool preserved;                  /* the kernel moves this connection by itself (preserve.h) */
+    struct ns_time stranded;         /* since when it is on an address that is gone */
 };
 
 struct ns_sock {
