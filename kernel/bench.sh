@@ -31,7 +31,7 @@ mkdir -p "$cache" && cd "$cache" || fail "no directory $cache"
 exec 8> lock
 flock 8 || fail "cannot lock $cache"
 missing=$(missing_commands bench)
-[ -z "$missing" ] || fail "please run tools/install-deps.sh: no" $missing
+[ -z "$missing" ] || fail "please run tools/install-deps.sh kernel: no" $missing
 { tree && build bench && build bench plain; } >&2 || fail "no kernel to measure"
 gcc -O2 -Wall -o cost "$kernel/guest/cost.c" || fail "cost.c does not compile"
 

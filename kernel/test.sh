@@ -21,7 +21,7 @@
 # The kernel is Debian's linux-source-6.12 with kernel/patches, and runs as a process; the machine's own kernel is not
 # touched. Output is TAP: for each configuration KUnit, the selftests (all, or those named, and then in lean if no
 # other is given), and whether the guest's kernel warned of anything. tree.sh says where source and builds are kept,
-# and for how long. Needs 5 GB there, Debian 12's apt, and what tools/install-deps.sh installs. Where apt has no such
+# and for how long. Needs 5 GB there, Debian 12's apt, and what "tools/install-deps.sh kernel" installs. Where apt has no such
 # package, all is skipped. The last line is the count; the exit status is 0 only if nothing failed.
 set -u
 . "$(dirname "$0")/tree.sh"
@@ -124,7 +124,7 @@ mkdir -p "$cache" && cd "$cache" || fail "no directory $cache"
 exec 8> lock
 flock 8 || fail "cannot lock $cache"
 # shellcheck disable=SC2086
-if [ $install = yes ] && [ -n "$(missing_commands $configs)" ]; then "$kernel/../tools/install-deps.sh" test; fi
+if [ $install = yes ] && [ -n "$(missing_commands $configs)" ]; then "$kernel/../tools/install-deps.sh" kernel; fi
 # shellcheck disable=SC2086
 missing=$(missing_commands $configs)
 [ -z "$missing" ] || fail "everything is installed: no" $missing

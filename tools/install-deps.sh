@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs what namesocket needs from Debian 12: to build, for the demonstration, for all tests.
 #
-#   tools/install-deps.sh [--check] [build|demo|test]
+#   tools/install-deps.sh [--check] [build|demo|test|kernel]
 #
 # build   compiler, Meson, libraries
 # demo    build, and what tools/demo.sh runs
 # test    demo, and what tools/test.sh runs (the default)
+# kernel  test, and what kernel/test.sh and kernel/bench.sh run in QEMU
 #
 # --check installs nothing and says what is missing.
 #
@@ -16,13 +17,14 @@ set -u
 build='gcc libc6-dev meson ninja-build pkg-config libuv1-dev libc-ares-dev libsodium-dev check scdoc'
 demo="$build python3 iproute2 util-linux nftables dnsmasq-base telnet"
 test="$demo clang valgrind netcat-openbsd socat redis-server redis-tools iperf3 curl strace libpython3.11-testsuite
-bc bison flex libelf-dev make patch procps qemu-system-x86 xz-utils"
+bc bison flex make patch procps xz-utils"
+kernel="$test libelf-dev qemu-system-x86"
 
 check=no wanted=test
 for arg; do
     case $arg in
     --check) check=yes ;;
-    build | demo | test) wanted=$arg ;;
+    build | demo | test | kernel) wanted=$arg ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) echo "install-deps.sh: unknown argument $arg (--help)" >&2; exit 2 ;;
     esac
