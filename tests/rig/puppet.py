@@ -155,7 +155,7 @@ class Session:
         link = self.link()
         self.rig.troels.link_down(link)
         for end, n in zip(self.ends, before):
-            end.log.wait(RESUMED, n + 1, 10)
+            end.log.wait(RESUMED, n + 1)
         self.rig.troels.link_up(link)
 
     def block(self):
@@ -176,7 +176,7 @@ class Session:
         before = [end.log.count(RESUMED) for end in self.ends]
         self.open()
         for end, n in zip(self.ends, before):
-            end.log.wait(RESUMED, n + 1, 10)
+            end.log.wait(RESUMED, n + 1)
 
     def open(self):
         self.rig.tage.nft("delete table inet shut")
