@@ -25,6 +25,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/signalfd.h>
@@ -602,6 +603,7 @@ static void numbers(void)
     SHOW(d = inotify_init()), SHOW(close(d)), SHOW(d = inotify_init1(IN_CLOEXEC)), SHOW(close(d));
     SHOW(inotify_init1(12345)), SHOW(fanotify_init(0xffffffff, 0));
     SHOW(d = memfd_create("sweep", 0)), SHOW(close(d)), SHOW(memfd_create(BAD, 0));
+    SHOW(prctl(PR_GET_DUMPABLE)), SHOW(prctl(12345)), SHOW(prctl(PR_SET_SECCOMP, 2, NULL));
     SHOW(d = pidfd_open(getpid(), 0)), SHOW(e = pidfd_getfd(d, 1, 0)), SHOW(close(e)), SHOW(close(d));
     SHOW(pidfd_getfd(-1, 0, 0)), SHOW(syscall(-1)), SHOW(syscall(SYS_getppid) == getppid());
 }

@@ -220,3 +220,9 @@ void ns_exec_prepare(void)
 void ns_process_exiting(void)
 {
 }
+
+bool ns_quiet;
+
+void ns_quiet_begin(void)
+{
+}

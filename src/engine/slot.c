@@ -1,6 +1,7 @@
 #include "engine/slot.h"
 
 #include "engine/internal.h"
+#include "engine/quiet.h"
 #include "engine/scratch.h"
 #include "engine/sys.h"
 
@@ -20,6 +21,7 @@ struct chunk {
 };
 
 static struct chunk *chunks;
+bool ns_quiet; /* quiet.h; here, so that a slot needs no more of the engine */
 static pthread_key_t thread_end;
 static __thread struct ns_slot *self __attribute__((tls_model("initial-exec")));
 
@@ -34,7 +36,8 @@ static void release(void *value)
     int wait_fd = slot->wait_fd;
     slot->wait_fd = -1;
     ns_unlock(&slot->wake);
-    ns_internal_close(wait_fd);
+    if (!ns_is_quiet())
+        ns_internal_close(wait_fd);
     for (int i = 0; i < NS_SLOT_DEPTH; i++)
         __atomic_store_n(&slot->inside[i], NULL, __ATOMIC_RELEASE);
     __atomic_store_n(&slot->claimed, 0, __ATOMIC_RELEASE);

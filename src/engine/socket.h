@@ -145,5 +145,9 @@ void ns_spawn_parent(bool (*given)(int fd));
 /* Before exec and before the process ends: what must not be lost is seen to. */
 void ns_exec_prepare(void);
 void ns_process_exiting(void);
+/* Before the call that puts the process into a sandbox (quiet.h). Waits for sessions
+ * that are suspended, as exec does. Any thread. */
+void ns_quiet_begin(void);
+extern bool ns_quiet;
 
 #endif

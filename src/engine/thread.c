@@ -241,9 +241,13 @@ static void kicked(struct ns_source *source, uint32_t events, struct ns_time now
 
 static struct ns_source kick_source = { .fd = -1, .ready = kicked };
 
+static bool stopping;
+static pid_t thread_id;
+
 static void *loop(void *unused)
 {
-    for (;;) {
+    __atomic_store_n(&thread_id, ns_sys_gettid(), __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
         struct epoll_event e;
         /* One event at a time: a handler may remove any other source. */
         int n = ns_sys_epoll_pwait(epoll_fd, &e, 1, wait_ms(ns_now()), NULL);
@@ -320,11 +324,27 @@ int ns_helper_start(void)
     return err;
 }
 
+void ns_helper_stop(void)
+{
+    pid_t id = 0;
+    if (!ns_helper_running())
+        return;
+    __atomic_store_n(&stopping, true, __ATOMIC_RELEASE);
+    kick();
+    /* Until the kernel knows it no more: what libc does at a thread's end are system calls. */
+    do
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 200000 }, NULL);
+    while (!(id = __atomic_load_n(&thread_id, __ATOMIC_ACQUIRE)) ||
+           ns_syscall6(SYS_tgkill, ns_sys_getpid(), id, 0, 0, 0, 0) == 0);
+    __atomic_store_n(&running, false, __ATOMIC_RELEASE);
+}
+
 void ns_helper_fork_child(void)
 {
     if (!running)
         return;
     running = false;
+    thread_id = 0;
     ns_internal_close(kick_fd);
     ns_internal_close(epoll_fd);
     kick_fd = epoll_fd = -1;

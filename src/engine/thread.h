@@ -26,6 +26,9 @@ enum {
 int ns_helper_start(void);
 bool ns_helper_running(void);
 
+/* Ends it, and waits until it is gone. It is not started again. */
+void ns_helper_stop(void);
+
 /* Leaves work for the helper. Any thread, no lock needed. */
 void ns_helper_post(struct ns_sock *s, uint32_t todo);
 /* The same without waking it: it will look within a second. */

@@ -254,6 +254,18 @@ static void early__exit(int status)
         ns_syscall6(SYS_exit_group, status, 0, 0, 0, 0, 0);
 }
 
+static int early_prctl(int option, ...)
+{
+    unsigned long a[4];
+    va_list ap;
+
+    va_start(ap, option);
+    for (int i = 0; i < 4; i++)
+        a[i] = va_arg(ap, unsigned long);
+    va_end(ap);
+    return (int)BARE(prctl, option, a[0], a[1], a[2], a[3], 0);
+}
+
 static long early_syscall(long number, ...)
 {
     long a[6];

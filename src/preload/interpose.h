@@ -19,6 +19,7 @@
 
 #include <stdint.h>
 
+#include "engine/quiet.h"
 #include "engine/sys.h"
 #include "preload/real.h"
 
@@ -52,10 +53,11 @@ static inline ssize_t ns_sent(ssize_t r, int flags)
     return ns_result(r);
 }
 
-/* Whether ns_engine_init has been called and can protect anything. */
+/* Whether ns_engine_init has been called and can protect anything, and the process
+ * has not gone into a sandbox. */
 static inline bool ns_ready(void)
 {
-    return ns_table != NULL;
+    return ns_table != NULL && !ns_is_quiet();
 }
 
 /* A call has made `fd`, or failed: passes its result on. */

@@ -100,6 +100,7 @@ struct file_handle;
     X(int, execve, (const char *, char *const[], char *const[]))                                           \
     X(int, execveat, (int, const char *, char *const[], char *const[], int))                               \
     X(void, _exit, (int))                                                                                  \
+    X(int, prctl, (int, ...))                                                                              \
     X(long, syscall, (long, ...))
 
 /*

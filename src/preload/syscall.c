@@ -12,6 +12,7 @@
 
 #include "preload/interpose.h"
 #include "preload/passing.h"
+#include "preload/sandbox.h"
 #include "preload/wait.h"
 
 #define FD(n)     ((int)a[n])
@@ -127,6 +128,12 @@ static long on_any(long number, const long *a)
     case SYS_execve:
     case SYS_execveat:
         ns_exec_prepare();
+        return NS_NOT_OURS;
+    case SYS_seccomp:
+        ns_sandbox_seccomp((unsigned)a[0], PTR(2));
+        return NS_NOT_OURS;
+    case SYS_prctl:
+        ns_sandbox_prctl((int)a[0], (unsigned long)a[1], PTR(2));
         return NS_NOT_OURS;
     case SYS_exit_group:
         ns_process_exiting();

@@ -1,0 +1,55 @@
+#include "engine/quiet.h"
+
+#include "engine/engine.h"
+#include "engine/guest.h"
+#include "engine/listener.h"
+#include "engine/sock.h"
+#include "engine/sys.h"
+
+/* A descriptor of the next session that is more than plain TCP, or -1. */
+static int next_session(void)
+{
+    struct ns_hold hold;
+    int fd = -1;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next) {
+        enum ns_state state = o->kind == NS_KIND_SOCK ? ns_sock_state((struct ns_sock *)o) : NS_PLAIN;
+        if (state != NS_PLAIN && state != NS_FAILED)
+            fd = o->fd;
+    }
+    ns_table_unhold(&hold);
+    return fd;
+}
+
+/* What the application has not accepted yet waits in a listener's queue: that one stays. */
+static void forget_all(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects, *next; o; o = next) {
+        next = o->next;
+        if (o->kind == NS_KIND_LISTENER) {
+            ns_listener_unwatch((struct ns_listener *)o);
+            if (((struct ns_listener *)o)->count > 0)
+                continue;
+        }
+        for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
+            ns_table_remove(fd);
+    }
+    ns_table_unhold(&hold);
+}
+
+void ns_quiet_begin(void)
+{
+    int fd;
+    if (!ns_table || ns_is_quiet())
+        return;
+    while ((fd = next_session()) >= 0)
+        if (ns_fd_leave(fd, "a sandbox") == -ENOBUFS)
+            break;
+    ns_guest_end_leases();
+    ns_helper_stop();
+    forget_all();
+    ns_debug("in a sandbox: nothing is protected any more");
+    __atomic_store_n(&ns_quiet, true, __ATOMIC_SEQ_CST);
+}
