@@ -197,6 +197,10 @@ int ns_ioctl(int fd, unsigned long request, void *arg)
     return ns_sys_ioctl(fd, request, arg);
 }
 
+void ns_spawn_prepare(void)
+{
+}
+
 void ns_fork_prepare(void)
 {
 }

@@ -1,5 +1,6 @@
 #include "engine/listener.h"
 
+#include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/internal.h"
@@ -16,6 +17,10 @@
 #define TAKE_OVER_MS 2
 #define PUMP_MAX     64 /* connections taken in one go */
 #define FULL_MS      20 /* and looks again when the queue is full */
+/* Where other processes accept, too: each helper is woken by each connection, and may be so
+ * for nothing. So it leaves the next one for longer, until it was needed. */
+#define DOOR_MS      4
+#define DOOR_MOST_MS 128
 
 enum verdict {
     SILENT,          /* nothing is here yet */
@@ -76,6 +81,29 @@ static void begin_session(int fd, const struct ns_name *peer, bool bytes_here)
 
 /* ---- the queue of the application's connections ---- */
 
+bool ns_listener_waits(const struct ns_listener *l)
+{
+    return __atomic_load_n(&l->count, __ATOMIC_SEQ_CST) > 0 || ns_door_waits(l);
+}
+
+void ns_listener_stand_in(struct ns_listener *l, bool on)
+{
+    if (l->stood_in == on)
+        return;
+    l->stood_in = on;
+    __atomic_fetch_add(&ns_count_special, on ? 1 : -1u, __ATOMIC_SEQ_CST);
+    ns_watch_stand_in(&l->o, on);
+}
+
+static void stand_in_over(struct ns_listener *l)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (!ns_listener_waits(l))
+        ns_listener_stand_in(l, false);
+    ns_table_unhold(&hold);
+}
+
 static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
 {
     sigset_t saved;
@@ -88,8 +116,7 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
     __atomic_store_n(&l->count, count + 1, __ATOMIC_SEQ_CST);
     ns_unlock_quiet(&l->lock, &saved);
     if (count == 0) {
-        __atomic_fetch_add(&ns_count_special, 1, __ATOMIC_SEQ_CST);
-        ns_watch_stand_in(&l->o, true);
+        ns_listener_stand_in(l, true);
         ns_slots_wake();
     }
     return true;
@@ -111,7 +138,6 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
         return -EAGAIN;
     ns_table_hold(&hold);
     ns_lock_quiet(&l->lock, &saved);
-    bool last = l->count == 1;
     if (l->count > 0) {
         struct ns_queued q = l->queue[l->head];
         fd = ns_sys_fcntl(q.fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
@@ -123,13 +149,10 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
         }
     } else {
         fd = -EAGAIN;
-        last = false;
     }
     ns_unlock_quiet(&l->lock, &saved);
-    if (fd >= 0 && last) {
-        __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
-        ns_watch_stand_in(&l->o, false);
-    }
+    if (fd >= 0 && !ns_listener_waits(l))
+        ns_listener_stand_in(l, false);
     ns_table_unhold(&hold);
     if (fd >= 0 && (flags & SOCK_NONBLOCK))
         ns_sys_fcntl(fd, F_SETFL, ns_sys_fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
@@ -140,14 +163,15 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
 static bool pump_one(struct ns_listener *l, int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
-    if (ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 || !(p.revents & POLLIN))
+    if ((l->door && ns_door_full(l)) || ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 ||
+        !(p.revents & POLLIN))
         return false;
     struct ns_name peer = { .length = sizeof peer.address };
     int c = ns_sys_accept4(fd, (struct sockaddr *)&peer.address, &peer.length, SOCK_CLOEXEC);
     if (c < 0)
         return false;
     if (classify(c) != INTERNAL)
-        return enqueue(l, c, &peer);
+        return (l->door && ns_door_put(l, c, &peer)) || enqueue(l, c, &peer);
     ns_helper_give(c);
     return true;
 }
@@ -165,6 +189,16 @@ bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
     return inside || l->count > 0;
 }
 
+void ns_listener_share_queue(struct ns_listener *l)
+{
+    ns_lock(&l->lock);
+    while (l->count > 0 && ns_door_put(l, l->queue[l->head].fd, &l->queue[l->head].peer)) {
+        l->head = (l->head + 1) % NS_QUEUE_MAX;
+        __atomic_store_n(&l->count, l->count - 1, __ATOMIC_SEQ_CST);
+    }
+    ns_unlock(&l->lock);
+}
+
 bool ns_listener_queued(const uint8_t id[16])
 {
     bool found = false;
@@ -180,12 +214,38 @@ bool ns_listener_queued(const uint8_t id[16])
     return found;
 }
 
+static bool kernel_ready(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    return ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 0;
+}
+
+/* Another process may have taken what was there, and may take what is: then whoever
+ * accepts now finds nothing, as without us. */
+static bool door_ready(struct ns_listener *l, int fd)
+{
+    if (ns_listener_waits(l))
+        return true;
+    ns_listener_stand_in(l, false);
+    return kernel_ready(fd);
+}
+
+bool ns_listener_hides(void)
+{
+    bool any = false;
+    for (struct ns_object *o = ns_objects; o && !any; o = o->next)
+        any = o->kind == NS_KIND_LISTENER && ns_door_waits((struct ns_listener *)o);
+    return any;
+}
+
 bool ns_listener_ready(struct ns_listener *l, int fd)
 {
     struct ns_hold hold;
     bool ready = true;
     ns_table_hold(&hold);
-    if (ns_object_at(fd) == &l->o)
+    if (ns_object_at(fd) == &l->o && l->door)
+        ready = door_ready(l, fd);
+    else if (ns_object_at(fd) == &l->o)
         ready = l->count > 0 || l->shared || ns_listener_pump(l, fd, 1);
     ns_table_unhold(&hold);
     return ready;
@@ -213,6 +273,19 @@ static void tell_address(const struct ns_name *peer, struct sockaddr *addr, sock
     *len = peer->length;
 }
 
+/* What others have left for the next who accepts, or what comes. */
+static int accept_inside(struct ns_listener *l, int fd, struct ns_name *peer, int flags)
+{
+    if (!__atomic_load_n(&l->door, __ATOMIC_ACQUIRE))
+        return libc_accept(fd, peer, flags);
+    int c = ns_door_enter(l, peer, flags);
+    if (c != -EAGAIN)
+        return c;
+    c = libc_accept(fd, peer, flags);
+    ns_door_leave(l);
+    return c;
+}
+
 int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
     struct ns_name peer;
@@ -231,8 +304,10 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
                 ns_slot_leave(slot);
                 continue;
             }
-            c = ns_object_at(fd) == &l->o ? libc_accept(fd, &peer, flags) : NS_NOT_OURS;
+            c = ns_object_at(fd) == &l->o ? accept_inside(l, fd, &peer, flags) : NS_NOT_OURS;
             __atomic_store_n(&l->accepting, true, __ATOMIC_RELAXED);
+            if (l->stood_in)
+                stand_in_over(l);
             ns_slot_leave(slot);
         }
         if (c < 0)
@@ -264,6 +339,16 @@ static void rearm(struct ns_listener *l)
     ns_loop_change(&l->source, EPOLLIN | EPOLLONESHOT);
 }
 
+/* Whether there was need to. */
+static bool take_over_door(struct ns_listener *l)
+{
+    if (!kernel_ready(l->source.fd) || !ns_door_begin(l))
+        return false;
+    ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
+    ns_door_done(l);
+    return true;
+}
+
 static void take_over(struct ns_timer *timer, struct ns_time now)
 {
     struct ns_listener *l = (struct ns_listener *)((char *)timer - offsetof(struct ns_listener, timer));
@@ -272,9 +357,13 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
     /* Who has accepted since comes again, most likely: what waits now has not
      * waited for long, and by way of the queue it costs twice as much. */
     bool busy = __atomic_exchange_n(&l->accepting, false, __ATOMIC_RELAXED);
-    if (l->o.fd >= 0 && !busy)
+    if (l->o.fd >= 0 && l->door)
+        l->delay_ms = take_over_door(l)                ? DOOR_MS
+                      : 2 * l->delay_ms < DOOR_MOST_MS ? 2 * l->delay_ms
+                                                       : DOOR_MOST_MS;
+    else if (l->o.fd >= 0 && !busy)
         ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
-    bool full = l->count == NS_QUEUE_MAX;
+    bool full = l->count == NS_QUEUE_MAX || (l->door && ns_door_full(l));
     ns_table_unhold(&hold);
     if (full)
         ns_timer_set(timer, ns_time_add(now, ns_time_ms(FULL_MS)));
@@ -286,13 +375,16 @@ static void waiting(struct ns_source *source, uint32_t events, struct ns_time no
 {
     struct ns_listener *l = of_source(source);
     __atomic_store_n(&l->accepting, false, __ATOMIC_RELAXED);
-    ns_timer_set(&l->timer, ns_time_add(now, ns_time_ms(TAKE_OVER_MS)));
+    if (l->door)
+        ns_door_look(l);
+    ns_timer_set(&l->timer, ns_time_add(now, ns_time_ms(l->door ? l->delay_ms : TAKE_OVER_MS)));
 }
 
 static void watch(struct ns_listener *l)
 {
     l->watched = true;
     l->timer.fire = take_over;
+    l->delay_ms = DOOR_MS;
     /* The application's own number: a duplicate would keep the port open after
      * the application has closed it. */
     l->source = (struct ns_source){ .fd = l->o.fd, .ready = waiting };
@@ -309,10 +401,17 @@ void ns_listeners_watch(struct ns_time now)
         next = o->next;
         if (o->kind != NS_KIND_LISTENER)
             continue;
+        if (o->fd >= 0 && l->door)
+            ns_door_join(l);
         if (o->fd >= 0 && !l->watched) {
             watch(l);
         } else if (o->fd < 0) {
             ns_timer_clear(&l->timer);
+            /* A thread that is inside may use the door's descriptors: the next time. */
+            if (l->door && ns_slots_inside(l))
+                continue;
+            if (l->door)
+                ns_door_part(l);
             ns_object_free(o);
         }
     }
@@ -330,14 +429,15 @@ void ns_listener_close(struct ns_listener *l)
 {
     ns_guest_end_leases();
     ns_listener_unwatch(l);
-    if (l->count > 0)
-        __atomic_fetch_sub(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+    ns_listener_stand_in(l, false);
     while (l->count > 0) {
         ns_internal_close(l->queue[l->head].fd);
         l->head = (l->head + 1) % NS_QUEUE_MAX;
         l->count--;
     }
     ns_watch_drop_all(&l->o);
+    if (l->door && !ns_helper_running() && !ns_slots_inside(l))
+        ns_door_part(l); /* nobody else will */
 }
 
 int ns_listen(int fd, int backlog)

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #define QUEUE_MAX 512 /* records that wait for room */
 #define BATCH     32  /* read before others have a turn */
@@ -341,7 +342,8 @@ static int attempt(struct ns_time now)
         return err;
     }
     set_state(CONNECTED);
-    strncpy(join.program, program_invocation_short_name, sizeof join.program - 1);
+    /* The name of the thread that has started the helper, which has it from there. */
+    ns_syscall6(SYS_prctl, PR_GET_NAME, (long)join.program, 0, 0, 0, 0);
     ns_broker_send(&join, -1);
     ns_debug("connected to the broker at %s", address());
     return 0;

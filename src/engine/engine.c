@@ -141,6 +141,7 @@ static void open_log(void)
                                                  O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
     if (ns_engine.log_fd < 0)
         return;
+    ns_internal_inherit(ns_engine.log_fd);
     ns_engine.log = (struct ns_log){ .level = ns_engine.policy.log_level,
                                      .sink = to_file,
                                      .wall_s = wall_s,
@@ -193,11 +194,21 @@ int ns_engine_init(void)
     return err;
 }
 
+/* Parent and child are one to their peers: a NEW for the one may be read by the other. */
+void ns_engine_fork_prepare(void)
+{
+    if (ns_objects)
+        ns_identity();
+    ns_lock(&identity_lock);
+}
+
+void ns_engine_fork_parent(void)
+{
+    ns_unlock(&identity_lock);
+}
+
 void ns_engine_fork_child(void)
 {
     ns_lock_reset(&identity_lock);
-    identity_made = false;
-    memset(masters, 0, sizeof masters);
-    explicit_bzero(&identity, sizeof identity);
     ns_engine.log.pid = ns_sys_getpid();
 }

@@ -20,8 +20,8 @@ struct ns_time ns_now(void);
 /* Fills `out` with random bytes. Returns 0 or a negative errno. */
 int ns_random(void *out, size_t bytes);
 
-/* This process's keys and instance id, made at the first call (in a forked
- * child: made anew). NULL when there is no randomness. Any thread. */
+/* This process's keys and instance id, made at the first call; a forked child's
+ * too. NULL when there is no randomness. Any thread. */
 const struct ns_identity *ns_identity(void);
 
 /* The master key shared with a peer's public key, computed once and kept for
@@ -35,6 +35,8 @@ void ns_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 #define ns_debug(...) ns_log(&ns_engine.log, NS_LOG_DEBUG, __VA_ARGS__)
 #define ns_error(...) ns_log(&ns_engine.log, NS_LOG_ERROR, __VA_ARGS__)
 
+void ns_engine_fork_prepare(void);
+void ns_engine_fork_parent(void);
 void ns_engine_fork_child(void);
 
 #endif

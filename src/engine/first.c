@@ -98,8 +98,9 @@ static enum ns_first version2(struct ns_sock *s, int fd, const uint8_t *packet)
     const struct ns_identity *own = ns_identity();
     if (ns_wire_get_new(packet, NS_PACKET_BYTES_NEW, &p) <= 0)
         return plain(s, fd);
-    if (!own || memcmp(p.instance8, own->instance, sizeof p.instance8) != 0 ||
-        ns_master_for(&master, p.client_key, true) < 0)
+    /* A process that has it in common with another cannot keep what NEW asks for. */
+    if (!own || __atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) ||
+        memcmp(p.instance8, own->instance, sizeof p.instance8) != 0 || ns_master_for(&master, p.client_key, true) < 0)
         return not_for_us(s, fd, &p);
     ns_lock(&s->tx);
     int err = ns_session_accept(&s->session, own, &master, packet);

@@ -1,6 +1,7 @@
 #include "engine/hello.h"
 
 #include "core/tell.h"
+#include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
 #include "engine/link.h"
@@ -66,7 +67,7 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
 {
     uint8_t out[NS_PACKET_BYTES_MAX];
     const struct ns_identity *own = ns_identity();
-    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || shared_port(g)) {
+    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || ns_door_cut_off() || shared_port(g)) {
         ns_guest_free(g);
         return;
     }

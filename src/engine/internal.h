@@ -10,8 +10,9 @@ void ns_internal_close(int fd);
 /* The descriptor stops being internal without being closed. */
 void ns_internal_release(int fd);
 
-/* In a forked child: closes all of them but `keep`; what they led to is the
- * parent's. */
-void ns_internal_fork_child(int keep);
+/* It is a forked child's too. */
+void ns_internal_inherit(int fd);
+/* In a forked child: closes all others; what they led to is the parent's. */
+void ns_internal_fork_child(void);
 
 #endif

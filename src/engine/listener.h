@@ -29,6 +29,14 @@ struct ns_listener {
     bool accepting;                       /* the application has accepted since the helper looked; atomic */
     bool shared;                          /* with a forked child: left to the kernel; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
+    bool stood_in;                        /* it is readable whatever its socket says (watch.h); table */
+
+    struct ns_door *door;         /* several processes accept from it (door.h); table, atomic */
+    int door_fds[2];              /* a socket that all of them have: out, in */
+    struct ns_source door_source; /* helper */
+    int room;                     /* this process's in the door, or -1; helper, atomic */
+    uint32_t seen;                /* how much was accepted when something began to wait; helper */
+    uint32_t delay_ms;            /* how long it is left to the application; helper */
 };
 
 static inline struct ns_listener *ns_listener_at(int fd)
@@ -51,6 +59,19 @@ bool ns_listener_ready(struct ns_listener *l, int fd);
 /* Whether a connection that the application has not accepted yet begins with a NEW
  * for session `id`. Table held. */
 bool ns_listener_queued(const uint8_t id[16]);
+
+/* Whether a connection waits that its socket does not tell of. Any thread. */
+bool ns_listener_waits(const struct ns_listener *l);
+
+/* Whoever waits for it finds it readable, while `on`. Table held. */
+void ns_listener_stand_in(struct ns_listener *l, bool on);
+
+/* What is queued becomes the other processes', too: it has just got a door. Table held. */
+void ns_listener_share_queue(struct ns_listener *l);
+
+/* Whether connections wait that nobody can look into: any session's first may be among
+ * them. Table held. */
+bool ns_listener_hides(void);
 
 /* Closes what is queued and stops the helper's watch; table held. */
 void ns_listener_close(struct ns_listener *l);

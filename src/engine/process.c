@@ -1,6 +1,7 @@
 /* fork, exec and the end of a process. */
 #include "engine/ask.h"
 #include "engine/detect.h"
+#include "engine/door.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
@@ -27,14 +28,37 @@ static bool any_retiring(void)
     return false;
 }
 
-void ns_fork_prepare(void)
+/* Children that accept, too, go on as this process does, if they can reach each other. */
+static void prepare_listeners(void)
 {
-    if (!ns_table)
-        return;
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_LISTENER && o->fd >= 0)
+            ns_door_open((struct ns_listener *)o);
+}
+
+static void await_retiring(void)
+{
     while (ns_lock(&ns_table_lock) && any_retiring()) {
         ns_unlock(&ns_table_lock);
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 100000 }, NULL);
     }
+}
+
+void ns_fork_prepare(void)
+{
+    if (!ns_table)
+        return;
+    await_retiring();
+    prepare_listeners();
+    ns_engine_fork_prepare();
+    ns_signals_let_in();
+}
+
+void ns_spawn_prepare(void)
+{
+    if (!ns_table)
+        return;
+    await_retiring();
     /* Nothing is half done: handlers may run while the process forks. One that
      * was put off would leave its mask to what is spawned. */
     ns_signals_let_in();
@@ -98,6 +122,9 @@ static void made_child(struct heir *h)
             continue;
         if (o->kind == NS_KIND_SOCK && ns_sock_state((struct ns_sock *)o) != NS_PLAIN) {
             share((struct ns_sock *)o);
+        } else if (o->kind == NS_KIND_LISTENER && ((struct ns_listener *)o)->door) {
+            if (h->spawned)
+                ns_door_unlock((struct ns_listener *)o);
         } else if (o->kind == NS_KIND_LISTENER) {
             /* A child may accept from it: what comes is no more ours alone. */
             if (!leases_end)
@@ -114,8 +141,10 @@ static void made_child(struct heir *h)
 void ns_fork_parent(void)
 {
     struct heir child = { .spawned = false };
-    if (ns_table)
-        made_child(&child);
+    if (!ns_table)
+        return;
+    ns_engine_fork_parent();
+    made_child(&child);
 }
 
 void ns_spawn_parent(bool (*given)(int fd))
@@ -123,6 +152,18 @@ void ns_spawn_parent(bool (*given)(int fd))
     struct heir child = { .spawned = true, .given = given };
     if (ns_table)
         made_child(&child);
+}
+
+static void inherit_listener(struct ns_listener *l)
+{
+    ns_lock_reset(&l->lock);
+    l->source = (struct ns_source){ .fd = -1 };
+    l->timer = (struct ns_timer){ 0 };
+    l->head = l->count = 0; /* what waits there is the parent's */
+    l->watched = l->shared;
+    l->o.watches = NULL;
+    ns_door_inherit(l);
+    ns_count_listeners++;
 }
 
 void ns_fork_child(void)
@@ -140,11 +181,13 @@ void ns_fork_child(void)
     ns_engine_fork_child();
     ns_detect_fork_child();
     ns_names_fork_child();
-    ns_internal_fork_child(ns_engine.log_fd);
+    ns_internal_fork_child();
     ns_count_asking = ns_count_offering = ns_count_special = ns_count_listeners = 0;
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         next = o->next;
-        if (o->kind != NS_KIND_SOCK || ((struct ns_sock *)o)->session.state != NS_AWAITING) {
+        if (o->kind == NS_KIND_LISTENER && o->fd >= 0 && ((struct ns_listener *)o)->door) {
+            inherit_listener((struct ns_listener *)o);
+        } else if (o->kind != NS_KIND_SOCK || ((struct ns_sock *)o)->session.state != NS_AWAITING) {
             for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
                 ns_table_remove(fd);
         } else {
@@ -206,11 +249,28 @@ static int next_heirloom(void)
     return fd;
 }
 
+/* A listener that other processes have, and the next program too. */
+static void unlock_heirlooms(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        int fd = -1;
+        if (o->kind != NS_KIND_LISTENER || o->fd < 0 || !((struct ns_listener *)o)->door)
+            continue;
+        ns_object_each_fd(o, open_after_exec, &fd);
+        if (fd >= 0)
+            ns_door_unlock((struct ns_listener *)o);
+    }
+    ns_table_unhold(&hold);
+}
+
 void ns_exec_prepare(void)
 {
     int fd;
     if (!ns_table || !ns_objects)
         return;
+    unlock_heirlooms();
     /* The next program knows nothing of NEW in front, or of another connection
      * to come. What is closed by exec is delivered as at the end of a process. */
     while ((fd = next_heirloom()) >= 0)

@@ -1,5 +1,6 @@
 #include "engine/quiet.h"
 
+#include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
 #include "engine/listener.h"
@@ -29,6 +30,9 @@ static void forget_all(void)
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         next = o->next;
         if (o->kind == NS_KIND_LISTENER) {
+            /* Other processes must not promise what this one, which may accept, cannot keep. */
+            if (((struct ns_listener *)o)->door && o->fd >= 0)
+                ns_door_unlock((struct ns_listener *)o);
             ns_listener_unwatch((struct ns_listener *)o);
             if (((struct ns_listener *)o)->count > 0)
                 continue;

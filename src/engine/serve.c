@@ -110,6 +110,8 @@ enum ns_refusal ns_serve_holds(const uint8_t id[16])
     enum ns_refusal refusal;
     ns_table_hold(&hold);
     find(id, &refusal);
+    if (refusal == NS_REFUSED_UNKNOWN && ns_listener_hides())
+        refusal = NS_REFUSED_LATER;
     ns_table_unhold(&hold);
     return refusal;
 }
@@ -125,9 +127,10 @@ static void answered(void *ctx, enum ns_broker_answer answer, struct ns_time now
         return;
     }
     ns_wire_get_resume(g->in, g->have, &p);
-    if (answer == NS_BROKER_UNKNOWN)
+    bool unknown = answer == NS_BROKER_UNKNOWN && ns_serve_holds(p.session_id) == NS_REFUSED_UNKNOWN;
+    if (unknown)
         complain("a RESUME for a session that no process has", now);
-    refuse(g, answer == NS_BROKER_UNKNOWN ? NS_REFUSED_UNKNOWN : NS_REFUSED_LATER, p.epoch, now);
+    refuse(g, unknown ? NS_REFUSED_UNKNOWN : NS_REFUSED_LATER, p.epoch, now);
 }
 
 /* Whose session it is, the broker knows. Without one that can be asked now, but will be
@@ -476,6 +479,7 @@ void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, struct ns_t
     ns_loop_add(&g->source, EPOLLIN | EPOLLPRI);
     ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(STRANGER_MS)));
     g->passed = true;
+    ns_debug("took a connection that another process accepted");
     g->have = bytes < sizeof g->in ? bytes : sizeof g->in;
     memcpy(g->in, read, g->have);
     if (ns_wire_length(g->in, g->have) == (int)g->have && g->in[2] == 2 && g->in[3] == NS_PACKET_RESUME)

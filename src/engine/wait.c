@@ -1,5 +1,6 @@
 /* poll(2) and select(2). */
 #include "engine/connect.h"
+#include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/inbox.h"
@@ -82,7 +83,8 @@ static void prepare_one(struct set *w, nfds_t i)
         return;
     if (o->kind == NS_KIND_LISTENER) {
         w->ours = true; /* the helper may queue a connection meanwhile */
-        if (__atomic_load_n(&((struct ns_listener *)o)->count, __ATOMIC_SEQ_CST))
+        ns_door_attend((struct ns_listener *)o);
+        if (ns_listener_waits((struct ns_listener *)o))
             w->fds[i].revents = p->events & (POLLIN | POLLRDNORM);
         return;
     }

@@ -1,6 +1,7 @@
 #include "engine/watch.h"
 
 #include "engine/connect.h"
+#include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/inbox.h"
@@ -276,7 +277,7 @@ static struct ns_object *epoll_object(int epfd)
 static bool readable_anyway(struct ns_object *o)
 {
     if (o->kind == NS_KIND_LISTENER)
-        return ((struct ns_listener *)o)->count > 0;
+        return ns_listener_waits((struct ns_listener *)o);
     return o->kind == NS_KIND_SOCK && ns_inbox_readable((struct ns_sock *)o);
 }
 
@@ -303,6 +304,8 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd, c
 {
     if (find(o, epoll, fd))
         return -EEXIST;
+    if (o->kind == NS_KIND_LISTENER)
+        ns_door_attend((struct ns_listener *)o);
     bool later = suspended(o);
     int err = later ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)event);
     if (err < 0)

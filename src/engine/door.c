@@ -1,0 +1,422 @@
+#include "engine/door.h"
+
+#include "engine/broker.h"
+#include "engine/engine.h"
+#include "engine/hello.h"
+#include "engine/internal.h"
+#include "engine/ready.h"
+#include "engine/sys.h"
+#include "engine/watch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define ROOMS 1024
+/* One that is stopped while it has the lock does not stop the others for long. */
+#define LOCK_MS 200
+/* For so long this process goes on answering HELLO when the others cannot be reached. */
+#define PROMISE_MS 10000
+/* A process waits at most this long for its helper, before its first accept. */
+#define JOIN_MS 1000
+
+/* One process. Its helper has `alive` locked for as long as it lives: the kernel tells
+ * who looks that it has died (set_robust_list(2)). */
+struct room {
+    pthread_mutex_t alive;
+    uint32_t inside; /* threads in accept(2); atomic */
+};
+
+struct ns_door {
+    pthread_mutex_t lock;
+    uint32_t queued;   /* connections in the socket, or more; lock, atomic */
+    uint32_t accepted; /* rises; lock, atomic */
+    uint32_t unlocked; /* atomic */
+    uint32_t high;     /* rooms from here on were never used; lock */
+    struct room rooms[ROOMS];
+};
+
+static uint32_t doors; /* of this process; atomic */
+
+/* ---- the lock ---- */
+
+/* Signal handlers are put off, as by ns_lock. What a dead process left half done is
+ * a number that is too high, which `take` puts right. */
+static bool lock(struct ns_door *d)
+{
+    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(LOCK_MS));
+    struct timespec ts = { end.ns / 1000000000, end.ns % 1000000000 };
+    ns_signals_put_off();
+    int err = pthread_mutex_trylock(&d->lock);
+    if (err == EBUSY)
+        err = pthread_mutex_clocklock(&d->lock, CLOCK_MONOTONIC, &ts);
+    if (err == EOWNERDEAD)
+        err = pthread_mutex_consistent(&d->lock);
+    if (err)
+        ns_signals_let_in();
+    return err == 0;
+}
+
+static void unlock(struct ns_door *d)
+{
+    pthread_mutex_unlock(&d->lock);
+    ns_signals_let_in();
+}
+
+/* Takes a room that nobody lives in. */
+static bool take_room(struct room *r)
+{
+    int err = pthread_mutex_trylock(&r->alive);
+    if (err == EOWNERDEAD)
+        err = pthread_mutex_consistent(&r->alive);
+    if (err)
+        return false;
+    __atomic_store_n(&r->inside, 0, __ATOMIC_SEQ_CST);
+    return true;
+}
+
+/* ---- the socket ---- */
+
+static bool send_note(int socket, const struct ns_name *peer, int fd)
+{
+    struct ns_name note = { .length = 0 };
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = { .header = {
+                      .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+    struct iovec iov = { &note, sizeof note };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+    if (fd >= 0) {
+        note = *peer;
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+        msg.msg_control = &control;
+        msg.msg_controllen = sizeof control;
+    }
+    return ns_sys_sendmsg(socket, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof note;
+}
+
+/* Returns a descriptor; -EAGAIN when there is nothing; -EPROTO for a note without one. */
+static int receive_note(int socket, struct ns_name *peer, int flags)
+{
+    struct ns_name note;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = { &note, sizeof note };
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+    };
+    int fd = -1;
+    ssize_t n = ns_sys_recvmsg(socket, &msg, MSG_DONTWAIT | (flags & SOCK_CLOEXEC ? MSG_CMSG_CLOEXEC : 0));
+    if (n < 0)
+        return (int)n;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (n == sizeof note && c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    if (fd < 0)
+        return msg.msg_flags & MSG_CTRUNC ? -EMFILE : -EPROTO;
+    if (note.length > sizeof note.address)
+        note.length = sizeof note.address; /* another process's word */
+    *peer = note;
+    return fd;
+}
+
+/* The lock is held. */
+static int take(struct ns_listener *l, struct ns_name *peer, int flags)
+{
+    struct ns_door *d = l->door;
+    int fd = -EAGAIN;
+    while (d->queued > 0) {
+        fd = receive_note(l->door_fds[0], peer, flags);
+        if (fd == -EAGAIN) {
+            __atomic_store_n(&d->queued, 0, __ATOMIC_SEQ_CST);
+            break;
+        }
+        __atomic_fetch_sub(&d->queued, 1, __ATOMIC_SEQ_CST);
+        if (fd != -EPROTO)
+            break;
+    }
+    return fd == -EPROTO ? -EAGAIN : fd;
+}
+
+bool ns_door_waits(const struct ns_listener *l)
+{
+    const struct ns_door *d = __atomic_load_n(&l->door, __ATOMIC_ACQUIRE);
+    return d && __atomic_load_n(&d->queued, __ATOMIC_SEQ_CST) > 0;
+}
+
+/* ---- making one ---- */
+
+static void init_mutex(pthread_mutex_t *m, const pthread_mutexattr_t *kind)
+{
+    pthread_mutex_init(m, kind);
+}
+
+static struct ns_door *door_new(void)
+{
+    pthread_mutexattr_t kind;
+    struct ns_door *d =
+        mmap(NULL, sizeof *d, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (d == MAP_FAILED)
+        return NULL;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+    init_mutex(&d->lock, &kind);
+    pthread_mutexattr_destroy(&kind);
+    return d;
+}
+
+static bool open_pair(struct ns_listener *l)
+{
+    int pair[2];
+    if (ns_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        l->door_fds[i] = ns_internal(pair[i]);
+        ns_internal_inherit(l->door_fds[i]);
+    }
+    if (l->door_fds[0] >= 0 && l->door_fds[1] >= 0)
+        return true;
+    ns_internal_close(l->door_fds[0]);
+    ns_internal_close(l->door_fds[1]);
+    return false;
+}
+
+bool ns_door_open(struct ns_listener *l)
+{
+    if (l->door)
+        return true;
+    /* Version 1 finds a session by the connection before, in one process. */
+    if (l->shared || l->o.fd < 0 || ns_engine.policy.version == 1 || !ns_broker_connected() ||
+        !ns_identity() || !open_pair(l))
+        return false;
+    struct ns_door *d = door_new();
+    if (!d) {
+        ns_internal_close(l->door_fds[0]);
+        ns_internal_close(l->door_fds[1]);
+        return false;
+    }
+    l->room = -1;
+    __atomic_fetch_add(&doors, 1, __ATOMIC_RELAXED);
+    /* What waits for this process's next accept is another's from now on, too. */
+    lock(d);
+    __atomic_store_n(&l->door, d, __ATOMIC_RELEASE);
+    ns_listener_share_queue(l);
+    unlock(d);
+    ns_helper_look();
+    return true;
+}
+
+void ns_door_inherit(struct ns_listener *l)
+{
+    l->room = -1;
+    l->door_source.fd = -1;
+    l->stood_in = false;
+}
+
+bool ns_door_cut_off(void)
+{
+    struct ns_time since = ns_broker_lost_since();
+    return __atomic_load_n(&doors, __ATOMIC_RELAXED) > 0 && !ns_broker_connected() &&
+           ns_now().ns - since.ns > PROMISE_MS * 1000000LL;
+}
+
+/* ---- in and out ---- */
+
+void ns_door_attend(struct ns_listener *l)
+{
+    if (__atomic_load_n(&l->door, __ATOMIC_ACQUIRE) && __atomic_load_n(&l->room, __ATOMIC_ACQUIRE) < 0 &&
+        ns_helper_start() == 0)
+        ns_helper_look();
+}
+
+/* The helper's to give, which may have to be started first. */
+static int room_of(struct ns_listener *l)
+{
+    int room = __atomic_load_n(&l->room, __ATOMIC_ACQUIRE);
+    if (__builtin_expect(room >= 0, 1))
+        return room;
+    ns_door_attend(l);
+    if (!ns_helper_running())
+        return room;
+    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(JOIN_MS));
+    while ((room = __atomic_load_n(&l->room, __ATOMIC_ACQUIRE)) < 0 && ns_time_before(ns_now(), end))
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 50000 }, NULL);
+    return room;
+}
+
+int ns_door_enter(struct ns_listener *l, struct ns_name *peer, int flags)
+{
+    struct ns_door *d = l->door;
+    int room = room_of(l), fd = -EAGAIN;
+    bool locked = lock(d);
+    __atomic_fetch_add(&d->accepted, 1, __ATOMIC_SEQ_CST);
+    if (locked)
+        fd = take(l, peer, flags);
+    if (fd == -EAGAIN && room >= 0)
+        __atomic_fetch_add(&d->rooms[room].inside, 1, __ATOMIC_SEQ_CST);
+    if (locked)
+        unlock(d);
+    if (fd >= 0 && (flags & SOCK_NONBLOCK))
+        ns_sys_fcntl(fd, F_SETFL, ns_sys_fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+    return fd;
+}
+
+void ns_door_leave(struct ns_listener *l)
+{
+    int room = __atomic_load_n(&l->room, __ATOMIC_ACQUIRE);
+    if (room < 0)
+        return;
+    uint32_t *inside = &l->door->rooms[room].inside, n = __atomic_load_n(inside, __ATOMIC_SEQ_CST);
+    /* The helper may have put it to zero: see ns_door_begin. */
+    while (n > 0 &&
+           !__atomic_compare_exchange_n(inside, &n, n - 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        ;
+}
+
+void ns_door_unlock(struct ns_listener *l)
+{
+    if (!__atomic_exchange_n(&l->door->unlocked, 1, __ATOMIC_SEQ_CST)) {
+        /* One that has nothing in it wakes every helper. */
+        if (send_note(l->door_fds[1], NULL, -1))
+            __atomic_fetch_add(&l->door->queued, 1, __ATOMIC_SEQ_CST);
+    }
+    if (!l->shared)
+        ns_info("not protected any more: its listener is another program's, too");
+    ns_listener_unwatch(l);
+    l->watched = l->shared = true; /* nor is it watched again */
+    ns_hello_mute();
+}
+
+/* ---- the helper ---- */
+
+/* Something was put into the socket: whoever waits for the listener here is to know. */
+static void waiting(struct ns_source *source, uint32_t events, struct ns_time now)
+{
+    struct ns_listener *l =
+        (struct ns_listener *)((char *)source - offsetof(struct ns_listener, door_source));
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (__atomic_load_n(&l->door->unlocked, __ATOMIC_SEQ_CST) && !l->shared)
+        ns_door_unlock(l);
+    if (ns_door_waits(l))
+        ns_listener_stand_in(l, true);
+    ns_table_unhold(&hold);
+    ns_slots_wake();
+}
+
+static int find_room(struct ns_door *d)
+{
+    pthread_mutexattr_t kind;
+    for (uint32_t i = 0; i < d->high; i++)
+        if (take_room(&d->rooms[i]))
+            return (int)i;
+    if (d->high == ROOMS)
+        return -1;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+    init_mutex(&d->rooms[d->high].alive, &kind);
+    pthread_mutexattr_destroy(&kind);
+    return take_room(&d->rooms[d->high]) ? (int)d->high++ : -1;
+}
+
+void ns_door_join(struct ns_listener *l)
+{
+    if (l->room >= 0)
+        return;
+    if (!lock(l->door))
+        return; /* the next time that somebody asks */
+    int room = find_room(l->door);
+    unlock(l->door);
+    l->door_source = (struct ns_source){ .fd = l->door_fds[0], .ready = waiting };
+    ns_loop_add(&l->door_source, EPOLLIN | EPOLLET);
+    __atomic_store_n(&l->room, room, __ATOMIC_RELEASE);
+    if (room < 0)
+        ns_error("too many processes have the listener: what is lost may not come back to this one");
+}
+
+/* Its memory stays: another thread may be about to look into it. */
+void ns_door_part(struct ns_listener *l)
+{
+    if (l->door_fds[0] < 0)
+        return;
+    if (l->room >= 0) {
+        ns_loop_remove(&l->door_source);
+        __atomic_store_n(&l->door->rooms[l->room].inside, 0, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&l->door->rooms[l->room].alive);
+    }
+    ns_internal_close(l->door_fds[0]);
+    ns_internal_close(l->door_fds[1]);
+    l->door_fds[0] = l->door_fds[1] = -1;
+    l->room = -1;
+    __atomic_fetch_sub(&doors, 1, __ATOMIC_RELAXED);
+}
+
+/* Whether a thread of any process is inside. One that a handler has left by longjmp is not. */
+static bool anybody_inside(struct ns_listener *l)
+{
+    struct ns_door *d = l->door;
+    bool any = false;
+    for (int i = 0; i < (int)d->high; i++) {
+        struct room *r = &d->rooms[i];
+        if (__atomic_load_n(&r->inside, __ATOMIC_SEQ_CST) == 0)
+            continue;
+        if (i == l->room && !ns_slots_inside(l)) {
+            __atomic_store_n(&r->inside, 0, __ATOMIC_SEQ_CST);
+            continue;
+        }
+        if (i != l->room && take_room(r)) { /* it has died in there */
+            pthread_mutex_unlock(&r->alive);
+            continue;
+        }
+        any = true;
+    }
+    return any;
+}
+
+void ns_door_look(struct ns_listener *l)
+{
+    l->seen = __atomic_load_n(&l->door->accepted, __ATOMIC_SEQ_CST);
+}
+
+bool ns_door_begin(struct ns_listener *l)
+{
+    struct ns_door *d = l->door;
+    if (__atomic_load_n(&d->accepted, __ATOMIC_SEQ_CST) != l->seen || d->unlocked || !lock(d))
+        return false;
+    if (!anybody_inside(l))
+        return true;
+    unlock(d);
+    return false;
+}
+
+bool ns_door_put(struct ns_listener *l, int fd, const struct ns_name *peer)
+{
+    struct ns_door *d = l->door;
+    if (d->queued >= NS_QUEUE_MAX)
+        return false;
+    __atomic_fetch_add(&d->queued, 1, __ATOMIC_SEQ_CST);
+    if (!send_note(l->door_fds[1], peer, fd)) {
+        __atomic_fetch_sub(&d->queued, 1, __ATOMIC_SEQ_CST);
+        return false;
+    }
+    ns_internal_close(fd);
+    ns_debug("a connection waits for whichever process accepts next");
+    return true;
+}
+
+bool ns_door_full(const struct ns_listener *l)
+{
+    return __atomic_load_n(&l->door->queued, __ATOMIC_SEQ_CST) >= NS_QUEUE_MAX;
+}
+
+void ns_door_done(struct ns_listener *l)
+{
+    unlock(l->door);
+}
