@@ -20,7 +20,7 @@ LIMIT_S = 20
 JOIN, SESSION, GONE, RESUME, FIND, TELL, ANSWER, REPORT, LIST, HOLDER, DUPLICATE = range(1, 12)
 CLIENT, SERVER = 0, 1
 CONNECTED, SUSPENDED = 4, 5
-TAKEN, UNKNOWN, LATER = 0, 1, 2
+TAKEN, UNKNOWN, LATER, PERHAPS = range(4)
 failures = []
 cases = 0
 
@@ -216,7 +216,14 @@ def resume_nobody_answers(broker):
     silent.holds(id)
     offered(asker, id)
     os.close(silent.receive(RESUME).fd)
-    is_("in time there is an answer", asker.receive(ANSWER).status, LATER)
+    is_("in time there is an answer, and it may have been taken", asker.receive(ANSWER).status, PERHAPS)
+    gone = Member(broker)
+    id = fresh()
+    gone.holds(id)
+    offered(asker, id)
+    os.close(gone.receive(RESUME).fd)
+    gone.s.close()
+    is_("so it may by one that has gone since", asker.receive(ANSWER).status, PERHAPS)
 
 
 def holder_gone(broker):

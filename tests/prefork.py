@@ -187,12 +187,12 @@ def next_who_is_free(context):
 @case
 def short_ones(context):
     """Connections that come and go, at workers that are all busy now and then: none is served twice or left waiting."""
-    s = Stage(context, "blocking", workers=3, connections=8, short=60, args=("--busy-ms", "12"))
+    s = Stage(context, "blocking", workers=3, connections=8, short=25, args=("--busy-ms", "12"))
     if s.client.wait() != 0:
         raise Wrong(f"the client {s.client.last('^failed')}")
     count = sum(line.endswith(" accepted") for line in s.server.lines if line)
-    if count != 8 * 60:
-        raise Wrong(f"{count} connections were accepted, {8 * 60} were made")
+    if count != 8 * 25:
+        raise Wrong(f"{count} connections were accepted, {8 * 25} were made")
 
 
 @case

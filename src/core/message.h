@@ -45,7 +45,8 @@ enum ns_message_type {
 enum ns_message_status {
     NS_MESSAGE_TAKEN = 0,
     NS_MESSAGE_UNKNOWN = 1, /* nobody has the session */
-    NS_MESSAGE_LATER = 2,   /* nobody can say now */
+    NS_MESSAGE_LATER = 2,   /* nobody can say now, and nobody has the connection */
+    NS_MESSAGE_PERHAPS = 3, /* somebody may have the connection: whoever else has it must not write to it */
 };
 
 /* Both ends of a session may be told of to one broker: an id alone does not name one. */

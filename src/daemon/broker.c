@@ -153,7 +153,7 @@ static void begin_resume(struct ns_member *m, const struct ns_message *message, 
 static void heard_resume(struct ns_broker *b, struct ns_errand *e, struct ns_member *m, int32_t status)
 {
     if (!e->searching) {
-        if (status == NS_MESSAGE_TAKEN || status == NS_MESSAGE_LATER) {
+        if (status != NS_MESSAGE_UNKNOWN) {
             finish(b, e, status);
             return;
         }
@@ -271,7 +271,7 @@ static void begin_list(struct ns_member *m, const struct ns_message *message)
 static void heard(struct ns_broker *b, struct ns_errand *e, struct ns_member *m, int32_t status, bool gone)
 {
     if (e->message.type == NS_MESSAGE_RESUME) {
-        heard_resume(b, e, m, gone ? NS_MESSAGE_UNKNOWN : status);
+        heard_resume(b, e, m, !gone ? status : e->searching ? NS_MESSAGE_UNKNOWN : NS_MESSAGE_PERHAPS);
         return;
     }
     e->answers += !gone;
@@ -297,8 +297,10 @@ static void on_look(uv_timer_t *timer)
             continue;
         if (e->message.type == NS_MESSAGE_LIST)
             finish_list(b, e);
+        else if (e->message.type == NS_MESSAGE_RESUME)
+            finish(b, e, e->searching ? NS_MESSAGE_LATER : NS_MESSAGE_PERHAPS);
         else
-            finish(b, e, e->message.type == NS_MESSAGE_RESUME ? NS_MESSAGE_LATER : -ETIMEDOUT);
+            finish(b, e, -ETIMEDOUT);
     }
     if (!b->errands.first)
         uv_timer_stop(timer);

@@ -61,7 +61,8 @@ void ns_broker_freed(struct ns_sock *s);
 enum ns_broker_answer {
     NS_BROKER_TAKEN = 0,   /* another process has it: close your descriptor, without shutdown */
     NS_BROKER_UNKNOWN = 1, /* no process has the session */
-    NS_BROKER_LATER = 2,   /* nobody can say now */
+    NS_BROKER_LATER = 2,   /* nobody can say now, and nobody has taken it */
+    NS_BROKER_PERHAPS = 3, /* nobody can say whether it was taken: close your descriptor, and write nothing */
 };
 
 typedef void ns_broker_answered(void *ctx, enum ns_broker_answer answer, struct ns_time now);

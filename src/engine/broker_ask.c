@@ -31,7 +31,8 @@ static void settle(struct question *q, int32_t status, uint32_t count, struct ns
         was.answered(was.ctx,
                      status == NS_MESSAGE_TAKEN     ? NS_BROKER_TAKEN
                      : status == NS_MESSAGE_UNKNOWN ? NS_BROKER_UNKNOWN
-                                                    : NS_BROKER_LATER,
+                     : status == NS_MESSAGE_LATER   ? NS_BROKER_LATER
+                                                    : NS_BROKER_PERHAPS,
                      now);
     else if (was.over)
         was.over(was.ctx, count, status, now);
@@ -40,7 +41,7 @@ static void settle(struct question *q, int32_t status, uint32_t count, struct ns
 static void expired(struct ns_timer *timer, struct ns_time now)
 {
     struct question *q = (struct question *)((char *)timer - offsetof(struct question, timer));
-    settle(q, q->answered ? NS_MESSAGE_LATER : -ETIMEDOUT, 0, now);
+    settle(q, q->answered ? NS_MESSAGE_PERHAPS : -ETIMEDOUT, 0, now);
 }
 
 /* Asks; NULL when that cannot be done. */
@@ -119,7 +120,7 @@ void ns_ask_lost(struct ns_time now)
 {
     for (struct question *q = questions; q < questions + QUESTIONS; q++)
         if (q->used)
-            settle(q, q->answered ? NS_MESSAGE_LATER : -ENOTCONN, 0, now);
+            settle(q, q->answered ? NS_MESSAGE_PERHAPS : -ENOTCONN, 0, now);
 }
 
 void ns_ask_reset(void)

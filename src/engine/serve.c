@@ -122,8 +122,10 @@ static void answered(void *ctx, enum ns_broker_answer answer, struct ns_time now
     struct ns_resume p = { 0 };
     offered--;
     ns_guest_become(g, NS_GUEST_STRANGER);
-    if (answer == NS_BROKER_TAKEN) {
-        ns_guest_free(g); /* the other process has a descriptor of its own */
+    /* The other process has a descriptor of its own. If it only may have, a word from here could come
+     * between its own; and if it has not, the client sees an end, and tries again. */
+    if (answer == NS_BROKER_TAKEN || answer == NS_BROKER_PERHAPS) {
+        ns_guest_free(g);
         return;
     }
     ns_wire_get_resume(g->in, g->have, &p);
