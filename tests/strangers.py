@@ -285,6 +285,26 @@ def many_exchanges(context):
     client.move().echo(b"still here")
 
 
+def oldest_stranger_asks(context):
+    """One that came before all others begins the last exchange: it is not the one to go, and nothing stops."""
+    stage = Stage(context)
+    client = stage.session()
+    first = connect(stage.troels, stage.to)
+    first.sendall(header(2, RESUME))
+    asked = [client.ask()[0] for _ in range(16)]
+    packet = client.resume()
+    first.sendall(packet[4:])
+    ack = client.ack(read(first, 64))
+    expect("the answer's status", ack.status, GO_ON)
+    for _ in range(3):                                        # memory of what was dropped is used again
+        stage.hello()
+    first.sendall(client.confirm(ack))
+    expect("DONE's length", len(read(first, 32)), 32)
+    client.conn = first
+    client.echo(b"still here")
+    expect("whether the others are dropped", [ended_already(conn) for conn in asked], [True] * 16)
+
+
 def leases_for_all(context):
     """Who asks and asks takes no leases away but his own."""
     stage = Stage(context)
@@ -527,6 +547,7 @@ def all_cases():
     cases["stream/looks-like-a-packet"] = application_looks_like
     cases["crowd/silent-strangers"] = silent_strangers
     cases["crowd/exchanges-of-one-session"] = many_exchanges
+    cases["crowd/oldest-stranger-asks"] = oldest_stranger_asks
     cases["crowd/leases"] = leases_for_all
     cases["crowd/400-resume-at-once"] = all_at_once
     cases["hello/addresses"] = told

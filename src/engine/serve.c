@@ -81,13 +81,14 @@ static void refuse(struct ns_guest *g, enum ns_refusal why, uint64_t epoch, stru
     dismiss(g);
 }
 
-/* The oldest exchange about a session goes when there are too many. */
-static void not_too_many(struct ns_sock *s)
+/* The oldest exchange about a session goes when another begins and there are many.
+ * The other may have connected before all of them, so it must not be among them yet. */
+static void make_room(struct ns_sock *s)
 {
     struct ns_guest *g = ns_guests;
     while (g && (g->sock != s || g->state != NS_GUEST_ANSWERED))
         g = g->next;
-    if (s->guests > EXCHANGES_MAX)
+    if (g && s->guests >= EXCHANGES_MAX)
         dismiss(g);
 }
 
@@ -190,6 +191,7 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
         return;
     }
     ns_debug("Got RESUME connection, epoch %llu; sending RESUME_ACK", (unsigned long long)p.epoch);
+    make_room(s);
     ns_guest_become(g, NS_GUEST_ANSWERED);
     g->sock = s;
     s->guests++;
@@ -197,7 +199,6 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
         dismiss(g);
         return;
     }
-    not_too_many(s);
     g->have = 0;
     ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(PROVEN_MS)));
 }
