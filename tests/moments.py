@@ -524,6 +524,35 @@ def written_around_the_shim(context):
     x.server.says("s.recv(9, socket.MSG_DONTWAIT)", "BlockingIOError EAGAIN")
 
 
+def written_around_before(context, call):
+    """Bytes are on the connection before the shim has written any: no NEW may follow them."""
+    x = Session(context)
+    x.client.do(f"t = socket.create_connection(('tage', {PORT}))")
+    x.client.says("libc.send(t.fileno(), b'around', 6, 0)", 6)
+    x.server.do("t = l.accept()[0]")
+    x.client.do(call)
+    x.client.do("t.sendall(b'seen')")
+    x.server.says("t.recv(10, socket.MSG_WAITALL)", b"aroundseen")
+    x.server.do("t.sendall(b'heard')")
+    x.client.says("t.recv(5, socket.MSG_WAITALL)", b"heard")
+    x.talks()
+
+
+@case
+def written_around_before_a_write(context):
+    written_around_before(context, "t.send(b'')")
+
+
+@case
+def written_around_before_a_wait(context):
+    written_around_before(context, "select.select([t], [], [], 0)")
+
+
+@case
+def written_around_before_a_read(context):
+    written_around_before(context, "t.setblocking(False)\ntry: t.recv(1)\nexcept BlockingIOError: t.setblocking(True)")
+
+
 @case
 def keepalive_after_demotion(context):
     """The helper's probes of an idle session go with the session."""

@@ -127,8 +127,10 @@ void ns_offer_all(void)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects; o; o = o->next)
+    for (struct ns_object *o = ns_objects, *next; o; o = next) {
+        next = o->next; /* it may become plain TCP, and go */
         if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state((struct ns_sock *)o) == NS_OFFERING)
             ns_offer_now((struct ns_sock *)o, o->fd);
+    }
     ns_table_unhold(&hold);
 }

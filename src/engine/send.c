@@ -155,9 +155,23 @@ static bool make_offer(struct ns_sock *s)
     return true;
 }
 
+/* Whether nothing was written yet: by stdio that has got a duplicate, a child process,
+ * io_uring. NEW would come behind those bytes, in the midst of the stream. */
+static bool untouched(int fd)
+{
+    static const struct ns_carrier fresh = { .opener = true };
+    struct ns_ledger l;
+    return ns_ledger_read(fd, &l) == 0 && ns_carrier_faithful(&fresh, l.acknowledged, l.unacknowledged, false);
+}
+
 /* NEW and the first bytes in one segment; tx held. */
 static ssize_t push_offer(struct ns_sock *s, int fd, struct out *o)
 {
+    if (!untouched(fd)) {
+        ns_info("bytes were written around the shim: the connection stays plain TCP");
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        return AGAIN_LATER;
+    }
     if (!make_offer(s)) {
         ns_sock_event(s, NS_EVENT_DEMOTED);
         return AGAIN_LATER;
@@ -190,17 +204,19 @@ static ssize_t push_offer(struct ns_sock *s, int fd, struct out *o)
 int ns_offer_now(struct ns_sock *s, int fd)
 {
     struct out nothing = { .iovs = 0 };
-    bool born = false;
+    enum ns_state after = NS_OFFERING;
     ssize_t r = 0;
     if (!ns_lock(&s->tx)) {
         r = -EAGAIN;
     } else if (s->session.state == NS_OFFERING) {
         r = push_offer(s, fd, &nothing);
-        born = s->session.state == NS_CONNECTED;
+        after = s->session.state;
     }
     ns_unlock(&s->tx);
-    if (born)
+    if (after == NS_CONNECTED)
         ns_sock_born(s);
+    else if (after == NS_PLAIN)
+        ns_sock_forget(s);
     return r < 0 ? (int)r : 0;
 }
 
