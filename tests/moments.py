@@ -524,6 +524,21 @@ def written_around_the_shim(context):
     x.server.says("s.recv(9, socket.MSG_DONTWAIT)", "BlockingIOError EAGAIN")
 
 
+@case
+def written_around_and_reset(context):
+    """What cannot be resumed tells its error as plain TCP does: the wait shows it, and the read says which."""
+    x = Session(context)
+    x.client.says("libc.send(s.fileno(), b'around', 6, 0)", 6)
+    x.server.says("s.recv(6, socket.MSG_WAITALL)", b"around")
+    x.client.do("p = select.poll(); p.register(s, select.POLLIN)")
+    wait = x.client.begin("p.poll()[0][1]").asleep(*ASLEEP)
+    x.server.do("s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()")
+    if wait.result() != 0x19:                                                    # POLLIN, POLLERR, POLLHUP
+        raise Wrong("the wait does not show the error")
+    x.client.says("s.recv(1)", "ConnectionResetError ECONNRESET")
+    x.client.says("s.recv(1)", b"")
+
+
 def written_around_before(context, call):
     """Bytes are on the connection before the shim has written any: no NEW may follow them."""
     x = Session(context)

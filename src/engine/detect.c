@@ -242,14 +242,11 @@ static bool has_error(int fd)
  * same but for the error, and is how it should be. */
 static void died(struct ns_sock *s, const struct ns_ledger *l)
 {
-    int err = 0, fd = descriptor(s);
-    socklen_t len = sizeof err;
+    int fd = descriptor(s);
     bool finished = __atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) && l->unacknowledged == 0;
     if (finished && (__atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST) || !has_error(fd)))
         return;
-    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
-    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
-    ns_sock_lost(s, generation, err ? -err : NS_ERROR_END);
+    ns_sock_lost(s, __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST), NS_ERROR_UNREAD);
 }
 
 /* Looks at one active session. Returns whether its path is suspect. */

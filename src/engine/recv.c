@@ -145,13 +145,19 @@ static ssize_t nothing(struct ns_sock *s, struct ns_slot *slot, int fd, struct i
     return err == 0 ? RETRY : i->done > 0 ? (ssize_t)i->done : err;
 }
 
+/* The connection of `generation` is in use, and its bytes are next in order. */
+static bool flows(const struct ns_sock *s, uint32_t generation)
+{
+    return __atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
+           __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
+}
+
 static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
 {
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
     ssize_t n = libc_recv(fd, i);
     ns_slot_reading_over(slot);
-    bool same = __atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST) &&
-                __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
+    bool same = flows(s, generation);
     ns_sock_touch(s);
     if (n > 0) {
         /* MSG_WAITALL ends early when the connection is being replaced, or dies. */
@@ -163,8 +169,9 @@ static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
         return (ssize_t)i->done + n;
     }
     if (n == 0 && i->len > 0) {
+        /* Who was asked is the number: still of the connection that was read? */
         enum end end = same ? kind_of_end(s, fd) : END_LOST;
-        if (!same || (end == END_LOST && ns_sock_lost(s, generation, NS_ERROR_END)))
+        if (!same || !flows(s, generation) || (end == END_LOST && ns_sock_lost(s, generation, NS_ERROR_END)))
             return RETRY;
         if (end == END_FIN)
             __atomic_store_n(&s->rx_ended, true, __ATOMIC_SEQ_CST);

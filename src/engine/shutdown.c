@@ -51,15 +51,6 @@ static int shut(struct ns_sock *s, int fd, int how, bool *lost, bool *forget)
     return NS_NOT_OURS;
 }
 
-/* The end is noted for the next connection; false when there will be none. */
-static bool lost_now(struct ns_sock *s, int fd, uint32_t generation)
-{
-    int err = 0;
-    socklen_t len = sizeof err;
-    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
-    return ns_sock_lost(s, generation, err ? -err : NS_ERROR_END);
-}
-
 /* Whoever waits for a suspended session has something to read now: the end. */
 static void tell_waiting(struct ns_sock *s)
 {
@@ -87,7 +78,8 @@ int ns_shutdown(int fd, int how)
         r = shut(s, fd, how, &lost, &forget);
     }
     ns_unlock_quiet(&s->tx, &saved);
-    if (lost && lost_now(s, fd, generation))
+    /* The end is noted for the next connection, if there will be one. */
+    if (lost && ns_sock_lost(s, generation, NS_ERROR_UNREAD))
         r = 0;
     if (ns_sock_state(s) == NS_SUSPENDED)
         tell_waiting(s);

@@ -217,6 +217,9 @@ extern struct ns_object *ns_objects;
 
 /* In place of an errno: the dead connection reads as an end of file. */
 #define NS_ERROR_END (-ENODATA)
+/* In place of an errno: the kernel has not been asked. It tells an error once, and that
+ * once is the application's where the session cannot be resumed. */
+#define NS_ERROR_UNREAD 0
 
 /* The kernel has said `error` (negative errno) about the connection that was
  * under the descriptors at `generation`. Suspends the session and tells the

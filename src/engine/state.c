@@ -80,13 +80,25 @@ bool ns_sock_faithful(struct ns_sock *s, int fd)
     return ns_carrier_faithful(&s->session.carrier, l.acknowledged, l.unacknowledged, s->fin_queued);
 }
 
+/* What the kernel keeps for the next call on the socket. */
+static int take_error(int fd)
+{
+    int err = 0;
+    socklen_t len = sizeof err;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    return err ? -err : NS_ERROR_END;
+}
+
 bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
 {
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
     bool mine = s->generation == generation && s->session.state == NS_CONNECTED && !s->retired;
-    bool resumable = ns_session_protected(&s->session);
     int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    bool resumable = mine ? fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_running()
+                          : ns_session_protected(&s->session);
+    if (mine && error == NS_ERROR_UNREAD)
+        error = resumable ? take_error(fd) : NS_ERROR_END;
     /* Who calls has looked without tx: shutdown may have ended our direction, and
      * the peer acknowledged it, before that was noted here. */
     if (mine && error == NS_ERROR_END && s->session.tx_ended && ns_ledger_unacknowledged(fd) == 0) {
@@ -94,7 +106,6 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
         return false;
     }
     if (mine) {
-        resumable = fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_running();
         ns_sock_event(s, resumable ? NS_EVENT_LOST : NS_EVENT_DEMOTED);
         s->error = error;
         __atomic_store_n(&s->tx_open, false, __ATOMIC_SEQ_CST);

@@ -45,17 +45,10 @@ enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)
     struct ns_ledger l;
     if (ns_ledger_read(fd, &l) < 0 || l.state != NS_TCP_CLOSE)
         return NS_READY_ASK;
-    int err = 0;
-    socklen_t len = sizeof err;
-    ns_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
     /* A socket in TIME_WAIT says CLOSE too (RFC 9293, 3.6; the kernel keeps the
-     * rest elsewhere): both directions have ended, that is how it should be. */
-    if (err == 0 && s->session.tx_ended && l.unacknowledged == 0)
-        return NS_READY_AS_TOLD;
-    if (ns_sock_lost(s, generation, err ? -err : NS_ERROR_END))
-        return NS_READY_NOT;
-    __atomic_store_n(&s->failure, err, __ATOMIC_SEQ_CST);
-    return NS_READY_AS_TOLD;
+     * rest elsewhere): both directions have ended, that is how it should be, and
+     * no loss. */
+    return ns_sock_lost(s, generation, NS_ERROR_UNREAD) ? NS_READY_NOT : NS_READY_AS_TOLD;
 }
 
 /* ---- the set of one wait ---- */
