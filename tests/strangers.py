@@ -5,11 +5,15 @@ Options as in faults.py (--list, -k, --hold, ...). The client in most cases is r
 by itself and can break each of its rules; the server is echo.py, in plain sockets, under the shim. Whatever
 happens, the session of a client that obeys the rules goes on.
 """
+import fcntl
 import os
+import resource
 import shutil
 import signal
 import socket
+import struct
 import sys
+import termios
 
 sys.dont_write_bytecode = True
 from rig import become_root, wait_for                                         # noqa: E402
@@ -356,6 +360,59 @@ def told(context):
         expect(f"told to {source}", sorted(stage.hello(to=to, source=source).addresses), sorted(wanted))
 
 
+# -- what the connection before has left ------------------------------------------------------------------------------
+
+NUMBERS = b"".join(b"%07d\n" % n for n in range(12000))
+
+
+def no_room(context):
+    """A server without the memory to keep what was unread loses none of it: it resumes once there is some."""
+    stage = Stage(context, "--form", "blocking", "--hold")
+    client = stage.client().begin(NUMBERS[:8])
+    stage.server.wait_line("^1 accepted")
+    client.move(NUMBERS[:client.sent])
+    for upto in (60000, len(NUMBERS)):                        # more than the first memory of what is kept
+        client.conn.sendall(NUMBERS[client.sent:upto])
+        client.sent = upto
+        wait_for("the server's kernel to have it", lambda: unacknowledged(client.conn) == 0)
+        if upto < len(NUMBERS):
+            client.move(NUMBERS[:client.sent])
+    with open(f"/proc/{stage.server.p.pid}/status") as f:
+        used = next(int(line.split()[1]) for line in f if line.startswith("VmSize")) * 1024
+    before = resource.prlimit(stage.server.p.pid, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+    conn, ack = client.ask()
+    conn.sendall(client.confirm(ack))
+    closed(stage, client, conn)
+    resource.prlimit(stage.server.p.pid, resource.RLIMIT_AS, before)
+    client.move(NUMBERS[:client.sent])
+    stage.server.send("go")
+    client.expect(NUMBERS)
+    stage.wait_got(NUMBERS)
+
+
+def unacknowledged(conn):
+    return struct.unpack("i", fcntl.ioctl(conn, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def urgent_again(context):
+    """Bytes that the server has, an urgent one among them, come again: each is skipped once."""
+    stage = Stage(context, "--form", "blocking")
+    client = stage.session()
+    conn, ack = client.ask()
+    client.conn.sendall(b"ab")
+    client.conn.send(b"U", socket.MSG_OOB)
+    client.conn.sendall(b"cd")
+    client.expect(b"abcd")
+    conn.sendall(client.confirm(ack))
+    done = read(conn, 32)
+    expect("what DONE says is here", struct.unpack(">Q", done[8:16])[0], ack.received + 5)
+    conn.sendall(b"ab")
+    conn.send(b"U", socket.MSG_OOB)
+    conn.sendall(b"cdEFGH")
+    client.conn = conn
+    client.expect(b"EFGH")
+
+
 # -- first bytes ----------------------------------------------------------------------------------------------------
 
 WAITS = "poll,ppoll,select,pselect6,epoll_wait,epoll_pwait"
@@ -551,6 +608,8 @@ def all_cases():
     cases["crowd/leases"] = leases_for_all
     cases["crowd/400-resume-at-once"] = all_at_once
     cases["hello/addresses"] = told
+    cases["left/no-room"] = no_room
+    cases["left/urgent-again"] = urgent_again
     for form in ("blocking", "select", "poll", "epoll", "epoll-et", "epoll-oneshot"):
         cases[f"first/stalls/{form}"] = stalls(form)
         cases[f"first/ends-in-new/{form}"] = ends_in_new(form)

@@ -8,16 +8,17 @@
 
 #define INBOX_LIMIT (64 << 20) /* more than tcp_rmem lets a socket hold */
 
-int ns_inbox_put(struct ns_sock *s, const void *bytes, size_t n)
+int ns_inbox_reserve(struct ns_sock *s, size_t n)
 {
-    int err = ns_ring_reserve(&s->inbox, n, INBOX_LIMIT);
-    if (err)
-        return err;
+    return ns_ring_reserve(&s->inbox, n, INBOX_LIMIT);
+}
+
+void ns_inbox_put(struct ns_sock *s, const void *bytes, size_t n)
+{
     if (ns_ring_used(&s->inbox) == 0)
         __atomic_fetch_add(&ns_count_special, 1, __ATOMIC_SEQ_CST);
     ns_ring_put(&s->inbox, bytes, n);
     __atomic_store_n(&s->inbox_filled, true, __ATOMIC_SEQ_CST);
-    return 0;
 }
 
 size_t ns_inbox_copy(const struct ns_sock *s, const struct iovec *to, size_t count)

@@ -11,8 +11,11 @@
 
 #include <sys/uio.h>
 
-/* Adds bytes; table and rx held. Returns 0, -ENOMEM or -EFBIG. */
-int ns_inbox_put(struct ns_sock *s, const void *bytes, size_t n);
+/* Room for `n` more bytes; rx held. Returns 0, -ENOMEM or -EFBIG. */
+int ns_inbox_reserve(struct ns_sock *s, size_t n);
+
+/* Adds bytes, for which there is room; table and rx held. */
+void ns_inbox_put(struct ns_sock *s, const void *bytes, size_t n);
 
 /* Copies its first bytes to as much of the buffers as they fill; rx held. Takes
  * nothing away. */

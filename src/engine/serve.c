@@ -259,6 +259,7 @@ static void skip_more(struct ns_guest *g, struct ns_time now)
 static void got_confirm(struct ns_guest *g, struct ns_time now)
 {
     struct ns_sock *s = g->sock;
+    static const int inlined = 1;
     uint8_t out[NS_PACKET_BYTES_DONE];
     ns_lock(&s->tx);
     enum ns_exchange_step step = ns_session_protected(&s->session) ? ns_exchange_input(&g->exchange, g->in)
@@ -299,6 +300,9 @@ static void got_confirm(struct ns_guest *g, struct ns_time now)
         return;
     }
     ns_guest_become(g, NS_GUEST_SKIPPING);
+    /* An urgent byte among those has been counted: a read must not step over it. The
+     * socket gets the application's own setting when it is put in place. */
+    ns_sys_setsockopt(g->source.fd, SOL_SOCKET, SO_OOBINLINE, &inlined, sizeof inlined);
     skip_more(g, now);
 }
 

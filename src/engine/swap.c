@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -63,22 +64,28 @@ static bool readers_left(struct ns_sock *s, int fd)
     return true;
 }
 
-/* Moves the receive queue to the inbox; rx held. Sets *fin when the queue ended
- * with the peer's FIN rather than with the connection. */
+/* Moves the receive queue to the inbox; rx held. What there is no room for stays in the
+ * queue, next in order. */
 static int drain(struct ns_sock *s, int fd, bool *error_seen)
 {
     static uint8_t buf[PIECE]; /* the helper's alone */
     for (;;) {
-        ssize_t n = ns_sys_recv(fd, buf, sizeof buf, MSG_DONTWAIT);
-        if (n == -EINTR)
-            continue;
-        if (n <= 0) {
-            *error_seen |= n < 0 && n != -EAGAIN && n != -ENOTCONN;
-            return 0;
-        }
-        int err = ns_inbox_put(s, buf, (size_t)n);
+        /* Room first: what the kernel has given and we could not keep would be a
+         * hole, since it is counted as received. At an urgent mark it says 0. */
+        int unread = 0;
+        ns_sys_ioctl(fd, SIOCINQ, &unread);
+        size_t want = unread < 1 ? 1 : unread < PIECE ? (size_t)unread : PIECE;
+        int err = ns_inbox_reserve(s, want);
         if (err)
             return err;
+        ssize_t n = ns_sys_recv(fd, buf, want, MSG_DONTWAIT);
+        if (n > 0) {
+            ns_inbox_put(s, buf, (size_t)n);
+        } else if (n != -EINTR) {
+            *error_seen |= n < 0 && n != -EAGAIN && n != -ENOTCONN;
+            ns_ring_release(&s->inbox);
+            return 0;
+        }
     }
 }
 
