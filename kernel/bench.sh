@@ -7,7 +7,7 @@
 #   --print   to standard output instead
 #
 # Builds Debian's kernel with and without the series (tree.sh) and runs both in QEMU, where time is the count of
-# instructions: a busy machine does not show, and the same build gives the same numbers again. Exit status: 0 when
+# instructions: a busy machine does not show. Exit status: 0 when
 # all was measured (whether or not the goals are met), 1 when something was not.
 set -u
 . "$(dirname "$0")/tree.sh"

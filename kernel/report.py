@@ -91,8 +91,8 @@ Written by `kernel/bench.sh`; do not edit. Measured on {datetime.date.today()}: 
         lines.append(line)
     print(table(head, lines))
     print("""How: two network namespaces with two veth links, so one alternative prefix at each end. Client and server are one
-process, which counts with the time stamp counter: one instruction is one tick there, so the numbers repeat. Both ends'
-kernel work and the process's own instructions are in them. Each is the median of 2001 exchanges, 65 MiB, 501
+process, which counts with the time stamp counter: one instruction is one tick there, so the numbers repeat, but for
+ten or twenty instructions that one boot may differ from another by. Both ends' kernel work and the process's own instructions are in them. Each is the median of 2001 exchanges, 65 MiB, 501
 connections. *Key on, not used*: some other network namespace has the feature on.
 
 ## When the path breaks
