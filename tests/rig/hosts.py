@@ -168,7 +168,7 @@ class Host:
         if self.holder.stdout.readline() != b"ready\n":
             raise RigError(f"cannot mount own /etc files on {self.name}")
 
-    def flows(self, port):
+    def flows(self, port, states=("ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT")):
         """Connections that carry data with `port` at either end: list of (local, lport, remote, rport).
 
         HELLO connections, which stay open half closed (docs/protocol.md), are not among them: the client has sent
@@ -178,7 +178,7 @@ class Host:
         flows = []
         for line in out.splitlines():
             state, _, _, *ends = line.split()[:5]
-            if state not in ("ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT"):
+            if state not in states:
                 continue
             count = {key: int(n) for key, n in re.findall(r"(bytes_sent|bytes_received):(\d+)", line)}
             if (state.startswith("FIN-WAIT") and count.get("bytes_sent", 0) <= 2 or
@@ -188,6 +188,14 @@ class Host:
             strip = lambda a: a.strip("[]").replace("::ffff:", "")
             flows.append((strip(local), int(lport), strip(remote), int(rport)))
         return flows
+
+    def end_all(self):
+        """Whatever runs on this host: what the programs have started in turn, too, which their end does not end."""
+        for pid in subprocess.run(["ip", "netns", "pids", self.ns], capture_output=True, text=True).stdout.split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
     def close(self):
         if self.holder:
@@ -377,6 +385,8 @@ class Rig:
             return
         self.closed = True
         atexit.unregister(self.close)
+        for host in self.hosts:
+            host.end_all()
         for proc in reversed(self.procs):
             proc.kill()
             for f in (proc.p.stdin, proc.p.stdout):
