@@ -8,7 +8,7 @@ the very moment that a connection is replaced. Each case drives both ends call b
 import sys
 
 sys.dont_write_bytecode = True
-from rig import become_root                                                   # noqa: E402
+from rig import Deadline, become_root, wait_for                                                   # noqa: E402
 from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong                                           # noqa: E402
 from rig.puppet import Raised, Session                                        # noqa: E402
 from rig.report import main, options                                          # noqa: E402
@@ -42,6 +42,34 @@ def suspended_and_again(context):
     x.again()
     if read.result() != b"later":
         raise Wrong("other bytes")
+    x.talks()
+
+
+# -- losses, one upon another ----------------------------------------------------------------------------------------
+
+@case
+def lost_while_suspected(context):
+    """A link that goes while other paths are tried on suspicion is lost all the same, though nothing is in flight."""
+    x = Session(context)
+    link, sent = x.link(), 0
+    x.block()
+    x.server.do("import time")
+
+    def suspected():
+        """A steady flow that pauses raises suspicion."""
+        nonlocal sent
+        x.server.do("[(s.send(b'.'), time.sleep(0.01)) for _ in range(60)]")
+        sent += 60
+        x.client.says(f"s.recv({sent}, socket.MSG_PEEK | socket.MSG_WAITALL)", b"." * sent)
+        try:
+            x.client.log.wait("path suspected", timeout_s=1)
+        except Deadline:
+            return False
+        return True
+    wait_for("suspicion", suspected)
+    x.rig.troels.link_down(link)
+    x.again()
+    x.client.says(f"s.recv({sent})", b"." * sent)
     x.talks()
 
 

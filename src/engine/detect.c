@@ -154,8 +154,8 @@ static bool lost_its_link(struct ns_sock *s, void *ctx)
         return false;
     if (s->session.role == NS_SERVER)
         return !present(&s->pair.source, snap->locals, snap->n);
-    /* Each is told once, however many there are. */
-    return !s->recovery;
+    /* Each is told once, however many there are; a mere suspicion does not count. */
+    return ns_resume_worse(s, NS_LOST);
 }
 
 /* Returns whether there may be more. */
@@ -451,6 +451,11 @@ void ns_detect_moved(struct ns_sock *s, struct ns_time now)
         ns_debug("descriptor %d: the kernel moves this connection first", s->o.fd);
     __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
     ns_timer_set(&tick, ns_time_add(now, ns_time_ms(TICK_MS)));
+}
+
+void ns_detect_doubt_links(void)
+{
+    links_in_doubt = true;
 }
 
 void ns_detect_start(void)

@@ -17,4 +17,8 @@ void ns_detect_roused(struct ns_time now);
 void ns_detect_born(struct ns_sock *s, struct ns_time now);
 void ns_detect_moved(struct ns_sock *s, struct ns_time now);
 
+/* What the kernel has said of links may have come at a time when it was not to
+ * be acted upon: they are looked at again before long. */
+void ns_detect_doubt_links(void);
+
 #endif

@@ -100,18 +100,27 @@ static struct ns_recovery *begin(struct ns_sock *s, enum ns_urgency urgency, str
     return r;
 }
 
+bool ns_resume_worse(const struct ns_sock *s, enum ns_urgency urgency)
+{
+    return !s->recovery || urgency > s->recovery->urgency;
+}
+
 void ns_resume_try(struct ns_sock *s, enum ns_urgency urgency, struct ns_time now)
 {
     static const char *const words[] = { "suspected", "lost", "dead" };
     struct ns_recovery *r = s->recovery;
     if (s->session.role != NS_CLIENT || !ns_session_protected(&s->session))
         return;
-    if (r && urgency <= r->urgency)
+    if (!ns_resume_worse(s, urgency))
         return;
     ns_info("path %s, attempting resume...", words[urgency]);
     if (urgency != NS_HEDGE)
         ns_tell("link lost (%s), trying other paths", words[urgency]);
     if (r) {
+        /* What has come since the suspicion came before the loss. */
+        struct ns_ledger l = ns_recovery_ledger(s);
+        r->acknowledged = l.acknowledged;
+        r->received = l.received;
         r->urgency = urgency;
         if (r->lost.ns == 0)
             r->lost = now;
@@ -205,6 +214,9 @@ void ns_resume_over(struct ns_sock *s, struct ns_time now)
 {
     ns_timer_clear(&s->parked);
     ns_detect_moved(s, now);
+    /* The link that it has moved to may have gone meanwhile. */
+    if (s->session.role == NS_CLIENT)
+        ns_detect_doubt_links();
     if (s->linger_fd >= 0)
         ns_linger_look(s, now);
 }

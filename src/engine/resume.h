@@ -14,6 +14,9 @@ enum ns_urgency {
     NS_DEAD,  /* the connection is dead: the session is suspended */
 };
 
+/* Whether that would be news: nothing as urgent is under way. */
+bool ns_resume_worse(const struct ns_sock *s, enum ns_urgency urgency);
+
 /* Tries other paths for a client's session; raises the urgency of an attempt
  * that is under way. */
 void ns_resume_try(struct ns_sock *s, enum ns_urgency urgency, struct ns_time now);
