@@ -162,7 +162,7 @@ if [ "$(id -u)" -eq 0 ]; then unshare -nm true; else unshare -Urnm true; fi 2> /
 
 if [ $network = yes ]; then
     counted 5 "strangers" tests/strangers.py --builddir "$build"
-    counted 10 "real programs" tests/programs.py --builddir "$build"
+    counted 10 "real programs" tests/programs.py --builddir "$build" --table "$build/compatibility.md"
     counted 5 "moments" tests/moments.py --builddir "$build"
     counted 5 "sockets as programs see them" tests/surface.py --builddir "$build"
     if [ "$quick" ]; then
