@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes docs/performance.md from what tools/bench.sh has measured.
 
-Arguments: the directory with the JSON files of tcpbench, count.py and gap.py,
+Arguments: the directory with the JSON files of tcpbench, count.py, gap.py, calls.py and processes.py,
 and with `commands` (one a line) and `machine` (one line). A file that is missing
 gives "not measured". The text goes to standard output.
 """
@@ -20,6 +20,9 @@ SIGNALLED = {"link-down-client": "link set down at the client", "link-down-serve
 SILENT = {"hole-both": "silent black hole, both ways", "hole-to-server": "silent black hole, to the server",
           "hole-to-client": "silent black hole, to the client"}
 IDLE_GOAL_BYTES = 2048
+# A call of the shim's, a look into the table, and on to libc's; for those that wait, with one descriptor.
+LOOK_UP_INSTRUCTIONS = 50
+FORMS = {"fork": "a process for each connection", "exec": "a program for each connection"}
 
 
 def load(directory, name):
@@ -122,7 +125,24 @@ def loss_row(gap):
     return what, goal, f"{lost} of {trials} trials failed" if lost else f"none in {trials} trials", not lost
 
 
-def goal_rows(bench, memory, counts, gap):
+def calls_row(calls):
+    what, goal = "no session in the process: instructions added to a call", f"≤ {LOOK_UP_INSTRUCTIONS}: one look-up"
+    if not calls:
+        return what, goal, None, None
+    added = {name: n["shim"] - n["plain"] for name, n in calls.items()}
+    over = ", ".join(f"{name} {n:.0f}" for name, n in added.items() if n > LOOK_UP_INSTRUCTIONS)
+    return what, goal, f"{min(added.values()):.0f} to {max(added.values()):.0f}" + (f"; over: {over}" if over else ""), not over
+
+
+def process_row(processes, form):
+    what, goal = f"{FORMS[form]}: connections", "≥ 0.85 of plain"
+    if not processes:
+        return what, goal, None, None
+    r = processes[form]["shim"]["ratio"]
+    return what, goal, f"{r['median']:.3f} ({r['q1']:.3f} to {r['q3']:.3f})", r["median"] >= 0.85
+
+
+def goal_rows(bench, memory, counts, gap, calls, processes):
     rows = [ratio_row(bench, f"throughput-{n}", "shim", f"throughput, {n} B", 0.95) for n in (512, 2048, 8192, 65536)]
     rows += [ratio_row(bench, "latency", "shim", "latency, 1 byte", 0.98), call_row(counts),
              ratio_row(bench, "connection", "shim", "connect and close", 0.90)]
@@ -131,7 +151,7 @@ def goal_rows(bench, memory, counts, gap):
     rows += [gap_row(gap, fault, f"longest gap: {what}", 10) for fault, what in SIGNALLED.items()]
     rows += [gap_row(gap, fault, f"longest gap: {what}", 200) for fault, what in SILENT.items()]
     rows += [gap_row(gap, "both-gone", "longest gap: both links gone for 2 s", 200, "after_back_ms"),
-             memory_row(memory), loss_row(gap)]
+             memory_row(memory), loss_row(gap), calls_row(calls), *(process_row(processes, form) for form in FORMS)]
     return rows
 
 
@@ -226,6 +246,23 @@ def weights(memory):
             "\nThe kernel's sockets are not in it. What a process has once, however many sessions, is not either.\n")
 
 
+def beyond_libc(calls):
+    if not calls:
+        return "Not measured.\n"
+    return table(["call", "plain", "shim", "beyond plain"],
+                 [[name, f"{n['plain']:g}", f"{n['shim']:g}", f"{n['shim'] - n['plain']:+g}"] for name, n in calls.items()])
+
+
+def by_process(processes):
+    if not processes:
+        return "Not measured.\n"
+    rows = [[FORMS[form], *(f"{v[name]['value']['median']:.0f} ({v[name]['value']['q1']:.0f} to {v[name]['value']['q3']:.0f})"
+                            for name in ("plain", "shim")),
+             f"{v['shim']['ratio']['median']:.3f}", f"{v['shim']['sessions']} of {v['shim']['connections']}"]
+            for form, v in processes.items()]
+    return table(["server", "Normal", "Namesocket shim", "Ratio", "sessions"], rows)
+
+
 PAGE = """# Performance
 
 Written by `tools/bench.sh`; do not edit. {date}
@@ -261,6 +298,20 @@ run is bounded instead, the same for every variant.
 ## Counted
 
 {counted}
+### A process without a session
+
+Instructions of a call outside the kernel, on a Unix socket (`open` on a file), by callgrind. What a call costs
+beyond plain is the price of looking whether the descriptor has a session.
+
+{beyond_libc}
+## A process for each connection
+
+Connections a second, each with one byte there and back, client and server both under the shim or neither; the
+server forks for each, and in the second row executes a program with the connection as standard input and
+output. Median (first to third quartile); the ratio is of samples in the same round. *Sessions*: how many of the
+connections began as protected, by the server's log.
+
+{by_process}
 ## When the path breaks
 
 {gaps}
@@ -280,11 +331,13 @@ def main():
         print("Usage: performance.py DIRECTORY", file=sys.stderr)
         return 2
     directory = sys.argv[1]
-    bench, memory, counts, gap = (load(directory, f"{n}.json") for n in ("tcpbench", "memory", "count", "gap"))
+    names = ("tcpbench", "memory", "count", "gap", "calls", "processes")
+    bench, memory, counts, gap, calls, processes = (load(directory, f"{n}.json") for n in names)
     date = re.sub(r"T.*", "", bench["date"]) if bench else ""
     page = PAGE.format(date=f"Measured on {date}." if date else "", machine=text(directory, "machine"),
-                       commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap),
-                       table_7_1=table_7_1(bench), counted=counted(counts), gaps=gaps(gap), weights=weights(memory))
+                       commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap, calls, processes),
+                       table_7_1=table_7_1(bench), counted=counted(counts), gaps=gaps(gap), beyond_libc=beyond_libc(calls),
+                       by_process=by_process(processes), weights=weights(memory))
     sys.stdout.write(page)
     return 0
 

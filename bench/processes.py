@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Connections a second of servers that make a process for each connection, plain and under the shim.
+
+Both variants of a server are up for the whole run. A round takes a sample of each in turn, and each round begins
+with the other, so that what else the machine does hits both alike; the ratio is that of one round. Client and
+server are both under the shim, or neither. The result is JSON on standard output: by form of server and variant, the
+quartiles of the rate and of its ratio to plain, and how many sessions the server's log tells of.
+"""
+import argparse
+import json
+import os
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+
+FORMS = ("fork", "exec")
+VARIANTS = ("plain", "shim")
+PATIENCE_S = 120
+
+
+class Failure(Exception):
+    pass
+
+
+def answer(process):
+    if not select.select([process.stdout], [], [], PATIENCE_S)[0]:
+        raise Failure("no answer in time")
+    return process.stdout.readline().strip()
+
+
+class Pair:
+    def __init__(self, program, form, environment):
+        self.log = environment.get("NAMESOCKET_LOG_FILE")
+        env = {**os.environ, **environment}
+        # A group of its own, so that its children end with it.
+        self.server = subprocess.Popen([program, "serve", form], env=env, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.client = subprocess.Popen([program, "drive", answer(self.server)], env=env, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
+
+    def sample(self, connections):
+        self.client.stdin.write(f"{connections}\n")
+        self.client.stdin.flush()
+        said = answer(self.client)
+        if not said:
+            raise Failure("the client ended")
+        return float(said)
+
+    def sessions(self):
+        if not self.log:
+            return 0
+        with open(self.log) as f:
+            return sum("session established" in line for line in f)
+
+    def end(self):
+        self.client.stdin.close()
+        self.client.wait()
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
+
+
+def quartiles(values):
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return {"q1": q1, "median": median, "q3": q3}
+
+
+def measure(options, form, directory):
+    log = os.path.join(directory, form)
+    pairs = {"plain": Pair(options.processes, form, {}),
+             "shim": Pair(options.processes, form, {"LD_PRELOAD": options.shim, "NAMESOCKET_LOG_FILE": log,
+                                                    "NAMESOCKET_LOG_LEVEL": "info"})}
+    rates = {variant: [] for variant in VARIANTS}
+    try:
+        for variant in VARIANTS:
+            pairs[variant].sample(options.connections)        # not counted: the first contact is in it
+        for n in range(options.rounds):
+            for variant in VARIANTS if n % 2 else reversed(VARIANTS):
+                rates[variant].append(pairs[variant].sample(options.connections))
+    finally:
+        for pair in pairs.values():
+            pair.end()
+    ratios = [shim / plain for shim, plain in zip(rates["shim"], rates["plain"])]
+    return {"plain": {"value": quartiles(rates["plain"])},
+            "shim": {"value": quartiles(rates["shim"]), "ratio": quartiles(ratios), "sessions": pairs["shim"].sessions(),
+                     "connections": 2 * options.connections * (options.rounds + 1)}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Servers with a process for each connection.")
+    parser.add_argument("--processes", required=True)
+    parser.add_argument("--shim", required=True)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--connections", type=int, default=300, help="in one sample")
+    options = parser.parse_args()
+    options.processes, options.shim = os.path.abspath(options.processes), os.path.abspath(options.shim)
+    try:
+        with tempfile.TemporaryDirectory(prefix="namesocket-processes-") as directory:
+            result = {form: measure(options, form, directory) for form in FORMS}
+    except (Failure, OSError) as why:
+        print(f"processes.py: {why}", file=sys.stderr)
+        return 1
+    json.dump(result, sys.stdout, indent=1)
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
