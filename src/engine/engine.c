@@ -16,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 
 struct ns_engine ns_engine = { .log_fd = -1 };
@@ -108,9 +110,22 @@ static int64_t wall_s(void *ctx)
     return ts.tv_sec;
 }
 
+/* A write beyond RLIMIT_FSIZE would raise SIGXFSZ, which kills (setrlimit(2)): sshd sets
+ * it to 0 in its process without privileges. Nothing is worth that. */
+static bool within_limit(int fd, size_t bytes)
+{
+    struct rlimit limit;
+    struct stat file;
+    if (ns_syscall6(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return true;
+    return fstat(fd, &file) == 0 &&
+           (!S_ISREG(file.st_mode) || (uint64_t)file.st_size + bytes <= limit.rlim_cur);
+}
+
 static void to_file(void *ctx, enum ns_log_level level, const char *line, size_t bytes)
 {
-    ns_sys_write(ns_engine.log_fd, line, bytes);
+    if (within_limit(ns_engine.log_fd, bytes))
+        ns_sys_write(ns_engine.log_fd, line, bytes);
 }
 
 void ns_tell(const char *format, ...)
