@@ -19,9 +19,10 @@
 static void await_new(struct ns_sock *s, int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
-    bool answered = ns_hello_mute();
+    /* What was inherited may have been promised by the parent, which goes on answering. */
+    bool answered = ns_hello_mute() || s->unfaithful;
     if (ns_first_awaited(ns_first_settle(s, fd)) && answered &&
-        ns_sys_ppoll(&p, 1, &(struct timespec){ 0, 100000000 }, NULL) == 1)
+        ns_sys_ppoll(&p, 1, &(struct timespec){ 1, 0 }, NULL) == 1)
         ns_first_settle(s, fd);
     ns_first_release(s, fd);
 }
