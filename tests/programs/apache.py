@@ -23,7 +23,7 @@ EnableMMAP off
 
 
 @case("apache", "Apache prefork, curl", ["apache2", "curl"], ("-v",), "processes that take turns to accept",
-      "8 MB by HTTP", "the children share a listener")
+      "8 MB by HTTP")
 def apache(s):
     need_users()
     data = random_bytes(8_000_000)

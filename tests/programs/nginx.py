@@ -53,6 +53,6 @@ def one(s):
 
 
 @case("nginx", "nginx, curl", ["nginx", "curl"], ("-v",), "a master and 3 workers, forked, that share the listeners",
-      "4 files of 2 MB at a time, sendfile", "the workers share a listener")
+      "4 files of 2 MB at a time, sendfile")
 def workers(s):
     served(s, 3, "on")
