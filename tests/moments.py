@@ -10,7 +10,7 @@ import sys
 sys.dont_write_bytecode = True
 from rig import Deadline, become_root, wait_for                                                   # noqa: E402
 from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong                                           # noqa: E402
-from rig.puppet import Raised, Session                                        # noqa: E402
+from rig.puppet import Puppet, Raised, Session                                        # noqa: E402
 from rig.report import main, options                                          # noqa: E402
 
 CASES = {}
@@ -734,6 +734,24 @@ def rights_while_suspended(context):
     x.client.do("s = socket.socket(fileno=socket.recv_fds(b, 1, 1)[1][0])")
     x.talks()
     x.client.log.wait(DEMOTED)
+
+
+@case
+def rights_of_a_listener(context):
+    """Who accepts from it next knows of no lease that the sender gave: what comes is plain TCP."""
+    x = Session(context)
+    heir = Puppet(x.rig.tage, "heir", x.shim)
+    path = x.rig.dir + "/rights"
+    heir.do(f"u = socket.socket(socket.AF_UNIX); u.bind({path!r}); u.listen(1)")
+    x.server.do(f"u = socket.socket(socket.AF_UNIX); u.connect({path!r}); socket.send_fds(u, [b'x'], [l.fileno()])")
+    x.client.log.wait("a lease has ended")
+    heir.do("m = socket.socket(fileno=socket.recv_fds(u.accept()[0], 1, 1)[1][0])")
+    x.client.do(f"t = socket.create_connection(('tage', {PORT}))")
+    write = x.client.begin("t.sendall(b'plain')")             # HELLO is not answered before it is accepted
+    heir.do("t = m.accept()[0]")
+    heir.says("t.recv(100)", b"plain")
+    write.result()
+    x.talks()
 
 
 @case

@@ -361,7 +361,7 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
         l->delay_ms = take_over_door(l)                ? DOOR_MS
                       : 2 * l->delay_ms < DOOR_MOST_MS ? 2 * l->delay_ms
                                                        : DOOR_MOST_MS;
-    else if (l->o.fd >= 0 && !busy)
+    else if (l->o.fd >= 0 && !busy && !l->shared)
         ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
     bool full = l->count == NS_QUEUE_MAX || (l->door && ns_door_full(l));
     ns_table_unhold(&hold);

@@ -279,6 +279,7 @@ static void forget(struct entry *e)
 /* Anything on a lease, end of file above all, ends it. */
 static void lease_event(struct ns_source *source, uint32_t events, struct ns_time now)
 {
+    ns_debug("a lease has ended: the peer is asked again");
     forget(entry_of_source(source));
 }
 

@@ -79,6 +79,10 @@ void ns_listener_close(struct ns_listener *l);
 /* Stops the helper's watch, because the number it uses goes; table held. */
 void ns_listener_unwatch(struct ns_listener *l);
 
+/* Another process may accept from it from now on, which would not know what to make of
+ * a NEW: it is plain TCP's, and no lease holds any more. Any thread, no lock held. */
+void ns_listener_leave(int fd);
+
 /* On the helper: looks after listeners made and closed since. */
 void ns_listeners_watch(struct ns_time now);
 

@@ -5,6 +5,7 @@
 #include "engine/first.h"
 #include "engine/inbox.h"
 #include "engine/hello.h"
+#include "engine/listener.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
 
@@ -89,6 +90,7 @@ int ns_fd_leave(int fd, const char *why)
     int r = ns_fd_demote(fd, why, true);
     if (r == 0)
         cut_short(fd);
+    ns_listener_leave(fd);
     return r;
 }
 

@@ -99,6 +99,20 @@ static void forget_listener(struct ns_object *o)
     __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
 }
 
+void ns_listener_leave(int fd)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    struct ns_listener *l = ns_listener_at(fd);
+    if (l) {
+        ns_guest_end_leases();
+        forget_listener(&l->o);
+    }
+    ns_table_unhold(&hold);
+    if (l && ns_helper_running())
+        ns_helper_look();
+}
+
 /* A child may use what it inherits, and the ring would not see it. */
 static void share(struct ns_sock *s)
 {
