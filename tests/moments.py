@@ -10,7 +10,7 @@ import sys
 sys.dont_write_bytecode = True
 from rig import Deadline, become_root, wait_for                                                   # noqa: E402
 from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong                                           # noqa: E402
-from rig.puppet import Puppet, Raised, Session                                        # noqa: E402
+from rig.puppet import ANSWERED, Puppet, Raised, Session                                        # noqa: E402
 from rig.report import main, options                                          # noqa: E402
 
 CASES = {}
@@ -614,6 +614,19 @@ def libc_option(level, name):
     x.client.log.wait(DEMOTED)
     x.client.says(ask, before)
     x.talks()
+
+
+# -- first contact ---------------------------------------------------------------------------------------------------
+
+@case
+def lease_of_a_host_that_is_gone(context):
+    """It ends nothing any more, so its answer to HELLO is not kept for that."""
+    x = Session(context)
+    x.rig.tage.nft("table inet gone { chain in { type filter hook input priority 0;\nmeta l4proto tcp drop;\n}\n}")
+    x.client.log.wait("a lease has ended")
+    x.rig.tage.nft("delete table inet gone")
+    x.client.do(f"t = socket.create_connection(('tage', {PORT}))")
+    x.client.log.wait(ANSWERED, 2)
 
 
 # -- duplicates ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 #include "engine/watch.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #define ANSWERS          64
@@ -276,11 +277,38 @@ static void forget(struct entry *e)
     drop_connection(e);
 }
 
+static void lease_ended(struct entry *e)
+{
+    ns_debug("a lease has ended: the peer is asked again");
+    forget(e);
+}
+
 /* Anything on a lease, end of file above all, ends it. */
 static void lease_event(struct ns_source *source, uint32_t events, struct ns_time now)
 {
-    ns_debug("a lease has ended: the peer is asked again");
-    forget(entry_of_source(source));
+    lease_ended(entry_of_source(source));
+}
+
+static void lease_over(struct ns_timer *timer, struct ns_time now)
+{
+    lease_ended((struct entry *)((char *)timer - offsetof(struct entry, deadline)));
+}
+
+/* A host that has lost its power, or its address to another, ends nothing: the kernel
+ * asks whether it is still there, and no lease is longer than it was given for. */
+static void watch_lease(struct entry *e, struct ns_time now)
+{
+    int64_t ms = (int64_t)e->ack.lease_s * 1000;
+    const int idle_s = (int)(ns_engine.policy.keepalive_idle_ms / 1000);
+    const int keepalive[4] = { 1, idle_s, 1, 3 }, patience_ms = (idle_s + 3) * 1000;
+    for (int i = 3; i >= 0; i--)
+        ns_sys_setsockopt(e->source.fd, ns_keepalive_options[i].level, ns_keepalive_options[i].name,
+                          &keepalive[i], sizeof(int));
+    ns_sys_setsockopt(e->source.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience_ms, sizeof patience_ms);
+    e->deadline.fire = lease_over;
+    ns_timer_set(
+        &e->deadline,
+        ns_time_add(now, ns_time_ms(ms < ns_engine.policy.lease_ms ? ms : ns_engine.policy.lease_ms)));
 }
 
 /* With another key the server could not verify NEW. */
@@ -310,6 +338,8 @@ static void take_answer(struct entry *e, struct ns_time now)
     settle(e, ANSWER_YES, 0, now);
     if (ack.lease_s == 0)
         forget(e);
+    else
+        watch_lease(e, now);
 }
 
 static void read_answer(struct entry *e, struct ns_time now)
