@@ -784,6 +784,10 @@ static void processes(void)
     if (pid == 0)
         _exit(4);
     SHOW(reaped(pid));
+    pid = _Fork();
+    if (pid == 0)
+        _exit(4);
+    SHOW(reaped(pid));
     SHOW(posix_spawn(&pid, "/bin/sh", NULL, NULL, argv3, env5)), SHOW(reaped(pid));
     SHOW(posix_spawnp(&pid, "sh", NULL, NULL, argv3, env5)), SHOW(reaped(pid));
     SHOW(posix_spawn(&pid, "/nowhere/at/all", NULL, NULL, argv3, env5));

@@ -893,6 +893,42 @@ def fork_while_suspended(context):
     x.talks()
 
 
+def child_of(context, make, number=""):
+    """A child that libc does not announce closes what it has inherited: the parent's stream goes on."""
+    x = Session(context)
+    x.client.do("ep = select.epoll(); ep.register(s, select.EPOLLIN)")
+    x.client.do(f"""
+import ctypes
+own = ctypes.CDLL(None, use_errno=True)
+s.setblocking(False)
+n = 0
+try:
+    while True: n += s.send(bytes(65536))                     # unacknowledged: a close is the helper's to see through
+except BlockingIOError: s.setblocking(True)
+pid = {make}
+if pid == 0: own.close(s.fileno()), libc._exit(0)
+""")
+    x.client.says("os.waitpid(pid, 0)[1]", 0)
+    n = x.client.do("n")
+    x.server.says(f"sum(len(s.recv(65536, socket.MSG_WAITALL)) for _ in range({n // 65536}))", n // 65536 * 65536)
+    if n % 65536:
+        x.server.says(f"len(s.recv({n % 65536}, socket.MSG_WAITALL))", n % 65536)
+    x.talks()
+    x.client.says("ep.poll(0)", [])
+    x.server.do("s.send(b'edge')")
+    x.client.says("len(ep.poll())", 1)
+
+
+@case
+def fork_without_handlers(context):
+    child_of(context, "own._Fork()")
+
+
+@case
+def fork_by_a_system_call(context):
+    child_of(context, "libc.syscall(57)")
+
+
 @case
 def fork_with_an_inbox(context):
     x = inbox(context)

@@ -19,6 +19,10 @@ void ns_fd_born(int fd)
     struct ns_hold hold;
     if (!ns_object_at(fd))
         return;
+    if (!ns_table_own()) {
+        ns_table_remove(fd);
+        return;
+    }
     /* The number was reused behind our back: whatever it stood for is gone. */
     ns_table_hold(&hold);
     struct ns_object *o = ns_table_remove(fd);
@@ -178,6 +182,10 @@ static void closing(int fd)
 int ns_fd_closing(int fd)
 {
     struct ns_hold hold;
+    if (!ns_table_own()) { /* and the lock may be a thread's that is not here */
+        ns_table_remove(fd);
+        return 0;
+    }
     ns_table_hold(&hold);
     closing(fd);
     ns_table_unhold(&hold);

@@ -186,7 +186,7 @@ void ns_fork_child(void)
         return;
     ns_thread_id = 0;
     ns_signals_fork_child();
-    ns_lock_reset(&ns_table_lock);
+    ns_table_fork_child();
     ns_helper_fork_child();
     ns_slots_fork_child();
     ns_linger_fork_child();

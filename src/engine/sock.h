@@ -179,6 +179,14 @@ static inline struct ns_sock *ns_sock_at(int fd)
 
 int ns_table_init(void);
 
+/* Whether this is the process whose sessions are in the table. A child that libc did not
+ * make has a copy of it, and the sessions, and their epoll registrations, are the
+ * parent's still: what it closes ends nothing. Any thread, no lock. */
+bool ns_table_own(void);
+
+/* In a child that libc has made: it begins with no session by id. */
+void ns_table_fork_child(void);
+
 /* A new session or listener under `fd`; NULL without memory. Takes the table
  * lock, as do all below unless they say "table held". */
 struct ns_sock *ns_sock_create(int fd, enum ns_role role, uint8_t version);

@@ -19,6 +19,25 @@ NS_EXPORT pid_t vfork(void)
 
 NS_TWIN(__vfork, vfork);
 
+/* fork(3) without the handlers of pthread_atfork: ours are needed all the same. */
+NS_EXPORT pid_t _Fork(void)
+{
+    int saved;
+    pid_t pid;
+
+    if (!ns_ready())
+        return ns_real._Fork();
+    ns_fork_prepare();
+    pid = ns_real._Fork();
+    saved = errno;
+    if (pid == 0)
+        ns_fork_child();
+    else
+        ns_fork_parent();
+    errno = saved;
+    return pid;
+}
+
 static void leaving(void)
 {
     if (ns_ready())

@@ -143,6 +143,7 @@ struct file_handle;
        char *const e[], char *const f[]),                                                                  \
       (a, b, c, d, e, f))                                                                                  \
     X(pid_t, -1, fork, (void), ())                                                                         \
+    X(pid_t, -1, _Fork, (void), ())                                                                        \
     X(int, -1, sigaction, (int a, const struct sigaction *b, struct sigaction *c), (a, b, c))              \
     X(sighandler_t, SIG_ERR, signal, (int a, sighandler_t b), (a, b))                                      \
     X(sighandler_t, SIG_ERR, __sysv_signal, (int a, sighandler_t b), (a, b))                               \
