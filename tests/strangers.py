@@ -418,6 +418,24 @@ def urgent_again(context):
 WAITS = "poll,ppoll,select,pselect6,epoll_wait,epoll_pwait"
 
 
+def ends_while_asked(context):
+    """The application ends its stream when a RESUME was answered and its CONFIRM is on the way: the client, which
+    may have given its old connection up, gets that end on the new one."""
+    stage = Stage(context)
+    client = stage.session()
+    conn, ack = client.ask()
+    expect("RESUME's status", ack.status, GO_ON)
+    client.conn.shutdown(socket.SHUT_WR)
+    if not ended(client.conn):
+        raise Wrong("the application did not end its stream")
+    conn.sendall(client.confirm(ack))
+    done = read(conn, 32)
+    expect("DONE's length", len(done), 32)
+    if not ended(conn):
+        raise Wrong("no end on the new connection")
+    client.close()
+
+
 def stalls(form):
     """Streams that begin as NEW does, and stop: the application gets the bytes, and nobody spins until then."""
     def case(context):
@@ -610,6 +628,7 @@ def all_cases():
     cases["hello/addresses"] = told
     cases["left/no-room"] = no_room
     cases["left/urgent-again"] = urgent_again
+    cases["left/ends-while-asked"] = ends_while_asked
     for form in ("blocking", "select", "poll", "epoll", "epoll-et", "epoll-oneshot"):
         cases[f"first/stalls/{form}"] = stalls(form)
         cases[f"first/ends-in-new/{form}"] = ends_in_new(form)

@@ -94,6 +94,10 @@ static bool undelivered(struct ns_sock *s, int fd)
     /* Suspended: the end of the stream has to be told, if nothing else. */
     if (s->session.state == NS_SUSPENDED || !s->tx_open)
         return true;
+    /* The client may have given its connection up already: then the end that is
+     * delivered there is lost, and comes by the new one. */
+    if (s->session.role == NS_SERVER && s->session.pins > 0)
+        return true;
     if (s->session.ring.head == s->session.ring.tail)
         return false;
     int64_t unacknowledged = ns_ledger_unacknowledged(fd);

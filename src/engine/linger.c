@@ -91,13 +91,15 @@ void ns_linger_look(struct ns_sock *s, struct ns_time now)
         ns_resume_suspended(s, now);
         return;
     }
-    struct ns_ledger l;
-    bool replaying = s->replay.fd > 0;
-    if (!replaying && (ns_ledger_read(s->linger_fd, &l) < 0 || l.unacknowledged == 0)) {
+    struct ns_ledger l = { 0 };
+    bool known = ns_ledger_read(s->linger_fd, &l) == 0, delivered = !known || l.unacknowledged == 0;
+    /* While it is asked about, the client may lack what it has acknowledged. */
+    bool busy = s->replay.fd > 0 || (delivered && s->guests > 0);
+    if (!busy && delivered) {
         ns_sock_bury(s, now);
         return;
     }
-    if (!replaying && l.state == NS_TCP_CLOSE) { /* it died with bytes on it */
+    if (!busy && l.state == NS_TCP_CLOSE) { /* it died with bytes on it */
         ns_sock_lost(s, s->generation, -ECONNRESET);
         if (ns_sock_state(s) != NS_SUSPENDED)
             ns_sock_bury(s, now);

@@ -214,6 +214,16 @@ void ns_fork_child(void)
     }
 }
 
+/* The client may have given up the connection that the kernel would deliver on
+ * after us: when it is here, or it was not so, is known at the exchange's end. */
+static bool being_resumed(struct ns_sock *s)
+{
+    ns_lock(&s->tx);
+    bool is = s->session.role == NS_SERVER && ns_session_protected(&s->session) && s->session.pins > 0;
+    ns_unlock(&s->tx);
+    return is;
+}
+
 /* Whether some suspended session still has bytes that the peer does not. What a
  * working connection holds, the kernel delivers after us. */
 static bool anything_undelivered(void)
@@ -223,9 +233,11 @@ static bool anything_undelivered(void)
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && !any; o = o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
-        any = o->kind == NS_KIND_SOCK && (s->linger_fd >= 0 || o->fd >= 0) &&
-              (ns_sock_state(s) == NS_SUSPENDED || (ns_sock_state(s) == NS_CONNECTED && !s->tx_open)) &&
-              s->session.ring.head > s->session.ring.tail;
+        if (o->kind != NS_KIND_SOCK || (s->linger_fd < 0 && o->fd < 0))
+            continue;
+        enum ns_state state = ns_sock_state(s);
+        any = being_resumed(s) || ((state == NS_SUSPENDED || (state == NS_CONNECTED && !s->tx_open)) &&
+                                   s->session.ring.head > s->session.ring.tail);
     }
     ns_table_unhold(&hold);
     return any;
