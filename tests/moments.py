@@ -849,6 +849,45 @@ def exec_while_suspended(context):
 
 # -- children --------------------------------------------------------------------------------------------------------
 
+FORK_AND_EXEC = f"""
+import os, socket
+l = socket.create_server(("::", {PORT}), family=socket.AF_INET6)
+print("listening", flush=True)
+for n in range(1, 100):
+    c = l.accept()[0]
+    child = os.fork()
+    if child == 0:
+        l.close()
+        os.dup2(c.fileno(), 0)
+        os.dup2(c.fileno(), 1)
+        os.execvp("cat", ["cat"])
+    print(n, child, flush=True)
+    c.close()
+"""
+
+
+@case
+def exec_before_the_first_bytes(context):
+    """A server that forks and executes for each connection: the program gets what the client says and no NEW,
+    however late the client begins, and though an earlier connection's HELLO was answered yes."""
+    if not context.shim:
+        return
+    rig = context.rig()
+    server = rig.tage.start("server", [context.built("src/daemon/nsrun"), "--", sys.executable, "-c", FORK_AND_EXEC])
+    server.wait_line("listening")
+    client = Puppet(rig.troels, "client", context.shim)
+    for n in range(1, 4):
+        client.do(f"s{n} = socket.create_connection(('tage', {PORT}))")
+        child = server.wait_line(rf"^{n} (\d+)")[1]
+
+        def executed():
+            with open(f"/proc/{child}/comm") as f:
+                return f.read() == "cat\n"
+        wait_for(f"program {n}", executed)
+        client.do(f"s{n}.sendall(b'hello {n}')")
+        client.says(f"s{n}.recv(7, socket.MSG_WAITALL)", b"hello %d" % n)
+
+
 @case
 def spawn_keeps_what_is_close_on_exec(context):
     x = Session(context)

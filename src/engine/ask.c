@@ -91,6 +91,17 @@ static enum answer remembered(const struct ns_address *a, uint16_t port, struct 
     return e->answer;
 }
 
+bool ns_ask_promised(const struct ns_sock *s)
+{
+    sigset_t saved;
+    ns_lock_quiet(&lock, &saved);
+    const struct entry *e = find(&s->pair.destination, s->port);
+    bool stands = e && e->answer == ANSWER_YES && lease_open(e) &&
+                  memcmp(e->ack.instance, s->session.instance, sizeof e->ack.instance) == 0;
+    ns_unlock_quiet(&lock, &saved);
+    return stands;
+}
+
 /* ---- applying an answer to a session; its tx held ---- */
 
 static void make_offer(struct ns_sock *s, const struct ns_hello_ack *ack, const struct ns_master *master)

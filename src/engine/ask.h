@@ -18,6 +18,13 @@ void ns_ask_begin(struct ns_sock *s, int fd, bool trusted);
 /* On the helper: sends HELLO for a session in NS_ASKING, unless one is out. */
 void ns_ask_for(struct ns_sock *s, struct ns_time now);
 
+/*
+ * Whether the yes that a session in NS_OFFERING goes by still stands: an application
+ * may write long after it has connected, and a server that cannot keep its promise
+ * (it is about to execute another program, say) ends the lease. Any thread; tx held.
+ */
+bool ns_ask_promised(const struct ns_sock *s);
+
 void ns_ask_fork_child(void);
 
 #endif

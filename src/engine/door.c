@@ -40,6 +40,16 @@ struct ns_door {
 
 static uint32_t doors; /* of this process; atomic */
 
+/* Doors whose listener a child has closed, as one does that serves a single connection: it
+ * may have to say there that it cannot keep what was promised. Table. */
+#define LEFT_MAX 8
+static struct {
+    struct ns_door *door;
+    int note_fd;
+} left[LEFT_MAX];
+static unsigned left_count;
+static bool heir; /* this process was forked, and inherited one */
+
 /* ---- the lock ---- */
 
 /* Signal handlers are put off, as by ns_lock. What a dead process left half done is
@@ -214,6 +224,8 @@ bool ns_door_open(struct ns_listener *l)
 
 void ns_door_inherit(struct ns_listener *l)
 {
+    if (l->door)
+        heir = true;
     l->room = -1;
     l->door_source.fd = -1;
     l->stood_in = false;
@@ -279,18 +291,30 @@ void ns_door_leave(struct ns_listener *l)
         ;
 }
 
+/* A note that has nothing in it wakes every helper. */
+static void say_unlocked(struct ns_door *d, int note_fd)
+{
+    if (!__atomic_exchange_n(&d->unlocked, 1, __ATOMIC_SEQ_CST) && send_note(note_fd, NULL, -1))
+        __atomic_fetch_add(&d->queued, 1, __ATOMIC_SEQ_CST);
+}
+
 void ns_door_unlock(struct ns_listener *l)
 {
-    if (!__atomic_exchange_n(&l->door->unlocked, 1, __ATOMIC_SEQ_CST)) {
-        /* One that has nothing in it wakes every helper. */
-        if (send_note(l->door_fds[1], NULL, -1))
-            __atomic_fetch_add(&l->door->queued, 1, __ATOMIC_SEQ_CST);
-    }
+    say_unlocked(l->door, l->door_fds[1]);
     if (!l->shared)
         ns_info("not protected any more: its listener is another program's, too");
     ns_listener_unwatch(l);
     l->watched = l->shared = true; /* nor is it watched again */
     ns_hello_mute();
+}
+
+void ns_doors_unlock(void)
+{
+    for (unsigned i = 0; i < left_count; i++)
+        say_unlocked(left[i].door, left[i].note_fd);
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_LISTENER && o->fd >= 0 && ((struct ns_listener *)o)->door)
+            ns_door_unlock((struct ns_listener *)o);
 }
 
 /* ---- the helper ---- */
@@ -352,7 +376,12 @@ void ns_door_part(struct ns_listener *l)
         pthread_mutex_unlock(&l->door->rooms[l->room].alive);
     }
     ns_internal_close(l->door_fds[0]);
-    ns_internal_close(l->door_fds[1]);
+    if (heir && left_count < LEFT_MAX) {
+        left[left_count].door = l->door;
+        left[left_count++].note_fd = l->door_fds[1];
+    } else {
+        ns_internal_close(l->door_fds[1]);
+    }
     l->door_fds[0] = l->door_fds[1] = -1;
     l->room = -1;
     __atomic_fetch_sub(&doors, 1, __ATOMIC_RELAXED);

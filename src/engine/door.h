@@ -47,6 +47,10 @@ void ns_door_leave(struct ns_listener *l);
  * any more, and nobody is promised anything, in any process. Table held. */
 void ns_door_unlock(struct ns_listener *l);
 
+/* The same for every listener that this process has, or had from its parent: a connection
+ * of theirs goes to such a program. Table held. */
+void ns_doors_unlock(void);
+
 /* Whether this process may not promise what another process would have to keep, because it
  * has not reached the others for some time. Any thread. */
 bool ns_door_cut_off(void);

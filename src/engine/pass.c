@@ -1,5 +1,6 @@
 /* Descriptors that go where the engine cannot follow, and calls that it cannot repeat. */
 #include "engine/block.h"
+#include "engine/door.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
@@ -14,12 +15,18 @@
 #define AGAIN 1
 
 /*
- * A client that was told yes a moment ago may have sent NEW: that is waited for,
- * a little. And nobody is told yes any more.
+ * Nobody is told yes any more, neither by this process nor by those that it has its
+ * listener from, and the leases end: a client that has not sent NEW yet looks at its
+ * lease first. One that was told yes a moment ago may have sent it: that is waited
+ * for, a little.
  */
 static void await_new(struct ns_sock *s, int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    ns_doors_unlock();
+    ns_table_unhold(&hold);
     /* What was inherited may have been promised by the parent, which goes on answering. */
     bool answered = ns_hello_mute() || s->unfaithful;
     if (ns_first_awaited(ns_first_settle(s, fd)) && answered &&

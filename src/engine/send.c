@@ -1,4 +1,5 @@
 /* The application's own stream: into the kernel, then into the ring. */
+#include "engine/ask.h"
 #include "engine/block.h"
 #include "engine/connect.h"
 #include "engine/data.h"
@@ -169,6 +170,11 @@ static ssize_t push_offer(struct ns_sock *s, int fd, struct out *o)
 {
     if (!untouched(fd)) {
         ns_info("bytes were written around the shim: the connection stays plain TCP");
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        return AGAIN_LATER;
+    }
+    if (s->session.version == 2 && !ns_ask_promised(s)) {
+        ns_info("the peer has taken its answer back: the connection stays plain TCP");
         ns_sock_event(s, NS_EVENT_DEMOTED);
         return AGAIN_LATER;
     }
