@@ -849,31 +849,41 @@ def exec_while_suspended(context):
 
 # -- children --------------------------------------------------------------------------------------------------------
 
-FORK_AND_EXEC = f"""
-import os, socket
-l = socket.create_server(("::", {PORT}), family=socket.AF_INET6)
-print("listening", flush=True)
-for n in range(1, 100):
-    c = l.accept()[0]
+FORK = """
     child = os.fork()
     if child == 0:
         l.close()
         os.dup2(c.fileno(), 0)
         os.dup2(c.fileno(), 1)
         os.execvp("cat", ["cat"])
+"""
+SPAWN = """
+    child = os.posix_spawnp("cat", ["cat"], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, c.fileno(), n)
+                                                                      for n in (0, 1)])
+"""
+
+
+def executes(how):
+    """A server that executes a program for each connection."""
+    return f"""
+import os, socket
+l = socket.create_server(("::", {PORT}), family=socket.AF_INET6)
+print("listening", flush=True)
+for n in range(1, 100):
+    c = l.accept()[0]
+{how}
     print(n, child, flush=True)
     c.close()
 """
 
 
-@case
-def exec_before_the_first_bytes(context):
-    """A server that forks and executes for each connection: the program gets what the client says and no NEW,
+def before_the_first_bytes(context, how):
+    """A server that executes a program for each connection: it gets what the client says and no NEW,
     however late the client begins, and though an earlier connection's HELLO was answered yes."""
     if not context.shim:
         return
     rig = context.rig()
-    server = rig.tage.start("server", [context.built("src/daemon/nsrun"), "--", sys.executable, "-c", FORK_AND_EXEC])
+    server = rig.tage.start("server", [context.built("src/daemon/nsrun"), "--", sys.executable, "-c", executes(how)])
     server.wait_line("listening")
     client = Puppet(rig.troels, "client", context.shim)
     for n in range(1, 4):
@@ -886,6 +896,16 @@ def exec_before_the_first_bytes(context):
         wait_for(f"program {n}", executed)
         client.do(f"s{n}.sendall(b'hello {n}')")
         client.says(f"s{n}.recv(7, socket.MSG_WAITALL)", b"hello %d" % n)
+
+
+@case
+def exec_before_the_first_bytes(context):
+    before_the_first_bytes(context, FORK)
+
+
+@case
+def spawn_before_the_first_bytes(context):
+    before_the_first_bytes(context, SPAWN)
 
 
 @case

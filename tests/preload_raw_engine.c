@@ -197,8 +197,9 @@ int ns_ioctl(int fd, unsigned long request, void *arg)
     return ns_sys_ioctl(fd, request, arg);
 }
 
-void ns_spawn_prepare(void)
+void ns_spawn_prepare(bool (*given)(int fd))
 {
+    (void)given;
 }
 
 void ns_fork_prepare(void)

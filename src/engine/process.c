@@ -54,16 +54,6 @@ void ns_fork_prepare(void)
     ns_signals_let_in();
 }
 
-void ns_spawn_prepare(void)
-{
-    if (!ns_table)
-        return;
-    await_retiring();
-    /* Nothing is half done: handlers may run while the process forks. One that
-     * was put off would leave its mask to what is spawned. */
-    ns_signals_let_in();
-}
-
 /* What the child inherits: all, or what is open after exec. */
 struct heir {
     bool (*given)(int fd); /* NULL: none */
@@ -83,6 +73,35 @@ static bool inherits(struct heir *h, struct ns_object *o)
     if (h->spawned && o->fd >= 0)
         ns_object_each_fd(o, inherit, h);
     return h->inherits;
+}
+
+/* A connection that awaits its first bytes and goes to the child, or -1. */
+static int next_awaiting(struct heir *h)
+{
+    struct ns_hold hold;
+    int fd = -1;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next)
+        if (o->kind == NS_KIND_SOCK && ns_sock_state((struct ns_sock *)o) == NS_AWAITING && inherits(h, o))
+            fd = o->fd;
+    ns_table_unhold(&hold);
+    return fd;
+}
+
+void ns_spawn_prepare(bool (*given)(int fd))
+{
+    struct heir child = { .spawned = true, .given = given };
+    int fd;
+    if (!ns_table)
+        return;
+    /* As before exec: what is spawned knows nothing of NEW. */
+    while ((fd = next_awaiting(&child)) >= 0)
+        if (ns_fd_demote(fd, "spawn", true) == -ENOBUFS)
+            break;
+    await_retiring();
+    /* Nothing is half done: handlers may run while the process forks. One that
+     * was put off would leave its mask to what is spawned. */
+    ns_signals_let_in();
 }
 
 static void forget_listener(struct ns_object *o)

@@ -137,7 +137,7 @@ int ns_ioctl(int fd, unsigned long request, void *arg);
 /* ---- processes ---- */
 
 void ns_fork_prepare(void);
-void ns_spawn_prepare(void);
+void ns_spawn_prepare(bool (*given)(int fd));
 void ns_fork_parent(void);
 void ns_fork_child(void);
 /* The same around a spawn, whose child inherits nothing that is close-on-exec but

@@ -163,7 +163,7 @@ NS_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_a
 
     if (!ns_ready())
         return ns_real.posix_spawn(pid, path, actions, attr, argv, envp);
-    ns_spawn_prepare();
+    ns_spawn_prepare(actions ? may_be_given : NULL);
     r = ns_real.posix_spawn(pid, path, actions, attr, argv, envp);
     ns_spawn_parent(actions ? may_be_given : NULL);
     return r;
@@ -176,7 +176,7 @@ NS_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_
 
     if (!ns_ready())
         return ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
-    ns_spawn_prepare();
+    ns_spawn_prepare(actions ? may_be_given : NULL);
     r = ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
     ns_spawn_parent(actions ? may_be_given : NULL);
     return r;
