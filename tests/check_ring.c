@@ -136,6 +136,48 @@ START_TEST(growing_keeps_the_content)
 }
 END_TEST
 
+static bool is_mapped(void *page)
+{
+    unsigned char resident;
+
+    return mincore(page, 1, &resident) == 0;
+}
+
+START_TEST(narrow_goes_back_to_the_beginning)
+{
+    for (size_t shift = 0; shift < 8; shift++) {
+        struct ns_ring r;
+        ns_ring_init(&r, 12345 + shift * FIRST / 8);
+        ck_assert_int_eq(ns_ring_reserve(&r, LIMIT, LIMIT), 0);
+        uint8_t *pages = r.data;
+        put(&r, LIMIT - shift * FIRST);
+        ns_ring_narrow(&r); /* a peak */
+        ck_assert_uint_eq(r.capacity, LIMIT);
+        ns_ring_trim(&r, r.head - FIRST / 4);
+        ns_ring_narrow(&r);
+        int pieces = verify(&r, r.tail);
+        ck_assert_uint_eq(r.capacity, pieces == 1 ? FIRST : LIMIT); /* not over the end */
+        ck_assert_ptr_eq(r.data, pages);
+        put(&r, FIRST / 2);
+        ns_ring_trim(&r, r.tail + FIRST / 2);
+        put(&r, FIRST / 2); /* goes on at the beginning */
+        verify(&r, r.tail);
+        ck_assert_int_eq(ns_ring_reserve(&r, FIRST, LIMIT), 0); /* the next peak */
+        ck_assert_uint_eq(r.capacity, pieces == 1 ? 2 * FIRST : LIMIT);
+        verify(&r, r.tail);
+        put(&r, FIRST);
+        ck_assert_int_eq(ns_ring_reserve(&r, LIMIT - ns_ring_used(&r), LIMIT), 0);
+        ck_assert_ptr_eq(r.data, pages);
+        put(&r, LIMIT - ns_ring_used(&r));
+        verify(&r, r.tail);
+        ns_ring_trim(&r, r.head);
+        ns_ring_release(&r);
+        ck_assert(!is_mapped(pages + LIMIT - FIRST));
+        ns_ring_destroy(&r);
+    }
+}
+END_TEST
+
 START_TEST(a_failed_growth_changes_nothing)
 {
     struct ns_ring r, before;
@@ -174,13 +216,6 @@ START_TEST(trimming_never_goes_back)
     ns_ring_destroy(&r);
 }
 END_TEST
-
-static bool is_mapped(void *page)
-{
-    unsigned char resident;
-
-    return mincore(page, 1, &resident) == 0;
-}
 
 START_TEST(release_returns_the_memory_of_an_empty_ring)
 {
@@ -231,6 +266,8 @@ START_TEST(any_sequence_keeps_every_byte)
             verify(&r, r.tail + (uint64_t)rand() % (ns_ring_used(&r) + 1));
         uint64_t step = (uint64_t)rand() % (i % 64 ? 8000 : 600000);
         ns_ring_trim(&r, r.head - r.tail > step ? r.tail + step : r.head);
+        if (rand() % 4 == 0)
+            ns_ring_narrow(&r);
         if (i % 100 == 0)
             ns_ring_release(&r);
     }
@@ -269,6 +306,7 @@ int main(void)
     tcase_add_test(t, grows_to_powers_of_two_within_the_limit);
     tcase_add_test(t, wraps_in_two_pieces);
     tcase_add_test(t, growing_keeps_the_content);
+    tcase_add_test(t, narrow_goes_back_to_the_beginning);
     tcase_add_test(t, a_failed_growth_changes_nothing);
     tcase_add_test(t, trimming_never_goes_back);
     tcase_add_test(t, release_returns_the_memory_of_an_empty_ring);

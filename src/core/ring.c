@@ -32,6 +32,11 @@ static size_t capacity_for(size_t bytes, size_t limit_bytes)
     return capacity >= bytes && capacity <= limit_bytes ? capacity : 0;
 }
 
+static size_t position(const struct ns_ring *r, uint64_t offset)
+{
+    return (size_t)(offset - r->base) & (r->capacity - 1);
+}
+
 void ns_ring_init(struct ns_ring *r, uint64_t offset)
 {
     *r = (struct ns_ring){ .tail = offset, .head = offset };
@@ -39,8 +44,19 @@ void ns_ring_init(struct ns_ring *r, uint64_t offset)
 
 void ns_ring_destroy(struct ns_ring *r)
 {
-    give_pages_back(r->data, r->capacity);
+    give_pages_back(r->data, r->mapped);
     ns_ring_init(r, 0);
+}
+
+/* Within what is mapped: bytes that had gone on at the beginning follow the others. */
+static void widen(struct ns_ring *r, size_t capacity)
+{
+    size_t at = position(r, r->tail), first = r->capacity - at, used = ns_ring_used(r);
+
+    if (used > first)
+        memcpy(r->data + r->capacity, r->data, used - first);
+    r->base = r->tail - at;
+    r->capacity = capacity;
 }
 
 int ns_ring_reserve(struct ns_ring *r, size_t bytes, size_t limit_bytes)
@@ -51,12 +67,17 @@ int ns_ring_reserve(struct ns_ring *r, size_t bytes, size_t limit_bytes)
         return 0;
     if (bytes > SIZE_MAX - used)
         return -EFBIG;
-    struct ns_ring grown = { .capacity = capacity_for(used + bytes, limit_bytes),
-                             .tail = r->tail,
-                             .head = r->tail };
-    if (grown.capacity == 0)
+    size_t capacity = capacity_for(used + bytes, limit_bytes);
+    if (capacity == 0)
         return -EFBIG;
-    grown.data = take_pages(grown.capacity);
+    if (capacity <= r->mapped) {
+        widen(r, capacity);
+        return 0;
+    }
+    struct ns_ring grown = {
+        .capacity = capacity, .mapped = capacity, .base = r->base, .tail = r->tail, .head = r->tail
+    };
+    grown.data = take_pages(grown.mapped);
     if (!grown.data)
         return -ENOMEM;
 
@@ -64,7 +85,7 @@ int ns_ring_reserve(struct ns_ring *r, size_t bytes, size_t limit_bytes)
     int pieces = ns_ring_get(r, r->tail, held);
     for (int i = 0; i < pieces; i++)
         ns_ring_put(&grown, held[i].iov_base, held[i].iov_len);
-    give_pages_back(r->data, r->capacity);
+    give_pages_back(r->data, r->mapped);
     *r = grown;
     return 0;
 }
@@ -72,7 +93,7 @@ int ns_ring_reserve(struct ns_ring *r, size_t bytes, size_t limit_bytes)
 void ns_ring_put_wrapped(struct ns_ring *r, const void *bytes, size_t len)
 {
     assert(len <= ns_ring_free(r));
-    size_t at = r->head & (r->capacity - 1);
+    size_t at = position(r, r->head);
     size_t first = r->capacity - at;
 
     memcpy(r->data + at, bytes, first);
@@ -87,6 +108,20 @@ void ns_ring_trim(struct ns_ring *r, uint64_t to)
         r->tail = to;
 }
 
+void ns_ring_narrow(struct ns_ring *r)
+{
+    size_t used = ns_ring_used(r);
+
+    if (r->capacity <= NS_RING_FIRST_BYTES || used > r->capacity / 8)
+        return;
+    size_t at = position(r, r->tail);
+    if (used > r->capacity - at)
+        return; /* in two pieces: the next time */
+    memmove(r->data, r->data + at, used);
+    r->base = r->tail;
+    r->capacity = capacity_for(2 * used, r->capacity);
+}
+
 int ns_ring_get(const struct ns_ring *r, uint64_t from, struct iovec out[2])
 {
     assert(from >= r->tail && from <= r->head);
@@ -94,7 +129,7 @@ int ns_ring_get(const struct ns_ring *r, uint64_t from, struct iovec out[2])
     if (len == 0)
         return 0;
 
-    size_t at = from & (r->capacity - 1);
+    size_t at = position(r, from);
     size_t first = r->capacity - at;
     if (len <= first) {
         out[0] = (struct iovec){ r->data + at, len };
@@ -109,7 +144,7 @@ void ns_ring_release(struct ns_ring *r)
 {
     if (r->head != r->tail)
         return;
-    give_pages_back(r->data, r->capacity);
+    give_pages_back(r->data, r->mapped);
     r->data = NULL;
-    r->capacity = 0;
+    r->capacity = r->mapped = 0;
 }

@@ -4,8 +4,8 @@
  * Thesis 5.1.3 (its circular buffer, with offsets in place of its counters, and
  * grown to need in place of a fixed size that overwrites).
  *
- * The byte at offset o sits at data[o % capacity]; capacity is 0 or a power of
- * two. Memory comes straight from mmap and goes back by munmap: a send may
+ * The byte at offset o sits at data[(o - base) % capacity]; capacity is 0 or a
+ * power of two, and may be less than what is mapped. Memory comes straight from mmap and goes back by munmap: a send may
  * happen in a signal handler, so malloc is never entered, and an idle session
  * returns all of it.
  *
@@ -25,7 +25,9 @@
 
 struct ns_ring {
     uint8_t *data;   /* owned; NULL while capacity is 0 */
-    size_t capacity; /* bytes */
+    size_t capacity; /* bytes in use, from the beginning of data */
+    size_t mapped;   /* bytes owned */
+    uint64_t base;   /* an offset that sits at the beginning of data */
     uint64_t tail;   /* offset of the oldest byte held */
     uint64_t head;   /* offset after the newest: the next byte's */
 };
@@ -63,7 +65,7 @@ void ns_ring_put_wrapped(struct ns_ring *r, const void *bytes, size_t len);
 /* Copies `len` bytes to the head. There must be room (ns_ring_free). */
 static inline void ns_ring_put(struct ns_ring *r, const void *bytes, size_t len)
 {
-    size_t at = r->head & (r->capacity - 1);
+    size_t at = (r->head - r->base) & (r->capacity - 1);
 
     if (len == 0)
         return;
@@ -81,6 +83,14 @@ static inline void ns_ring_put(struct ns_ring *r, const void *bytes, size_t len)
  * Keeps the memory.
  */
 void ns_ring_trim(struct ns_ring *r, uint64_t to);
+
+/*
+ * Goes back to the beginning of the memory, and uses less of it, if the ring holds
+ * little for its size: a peak has passed. What is written next then goes where the
+ * caches still hold what was there. Keeps the memory for the next peak. Takes
+ * pieces (ns_ring_get) back.
+ */
+void ns_ring_narrow(struct ns_ring *r);
 
 /*
  * The bytes from offset `from` to the head, in order, in up to two pieces.
