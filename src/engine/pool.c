@@ -79,8 +79,13 @@ void ns_object_free(struct ns_object *o)
         struct ns_sock *s = (struct ns_sock *)o;
         ns_broker_freed(s);
         ns_sock_unindex(s);
+        /* Whoever writes or reads still has found it before it left the table. */
+        ns_lock(&s->rx);
+        ns_lock(&s->tx);
         ns_session_destroy(&s->session);
         ns_ring_destroy(&s->inbox);
+        ns_unlock(&s->tx);
+        ns_unlock(&s->rx);
     }
     if (o->previous)
         o->previous->next = o->next;

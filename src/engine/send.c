@@ -26,6 +26,14 @@ struct out {
     struct ns_handled since;
 };
 
+/* What a look under the lock has found. */
+struct looked {
+    ssize_t result;
+    enum ns_state before, after;
+    uint32_t generation;
+    bool ended; /* the application had ended its stream */
+};
+
 #define AGAIN_LATER ((ssize_t)INT_MIN + 1) /* the session has to change first */
 
 /* The next `want` bytes as iovecs. Returns how many. */
@@ -73,6 +81,7 @@ static size_t make_room(struct ns_sock *s, int fd, size_t want)
         int64_t unacknowledged = ns_ledger_unacknowledged(fd);
         if (unacknowledged >= 0)
             ns_session_trim(&s->session, (uint64_t)unacknowledged);
+        ns_ring_narrow(ring);
         if (ns_ring_free(ring) >= want)
             return want;
     }
@@ -94,7 +103,6 @@ static void remember(struct ns_sock *s, const struct iovec *iov, size_t n, size_
 /* One piece on a working connection; tx held. */
 static ssize_t push(struct ns_sock *s, int fd, struct out *o)
 {
-    struct iovec iov[PIECE_IOVS];
     size_t left = o->total - o->done;
     size_t want = left < PIECE_BYTES ? left : PIECE_BYTES;
     want = make_room(s, fd, want);
@@ -110,7 +118,9 @@ static ssize_t push(struct ns_sock *s, int fd, struct out *o)
         ns_sock_event(s, NS_EVENT_DEMOTED);
         return AGAIN_LATER;
     }
-    size_t n = gather(o, want, iov);
+    struct iovec iov[PIECE_IOVS];
+    iov[0] = (struct iovec){ (char *)o->iov->iov_base + o->done, want };
+    size_t n = o->iovs == 1 ? 1 : gather(o, want, iov);
     ssize_t sent = raw_send(fd, o, iov, n, want < left);
     if (sent > 0)
         remember(s, iov, n, (size_t)sent);
@@ -292,41 +302,26 @@ static ssize_t failed(struct ns_sock *s)
     return e ? -e : -EPIPE;
 }
 
-/* One round: returns bytes or an error to report, or 0 to go round again. */
-static ssize_t round_once(struct ns_sock *s, struct ns_slot *slot, int fd, struct out *o, struct ns_time *deadline)
+/* What comes of a look that did not end it; in the slot. Returns bytes or an error
+ * to report, or 0 to go round again. */
+static ssize_t follow(struct ns_sock *s, struct ns_slot *slot, int fd, struct out *o, struct ns_time *deadline,
+                      const struct looked *l)
 {
-    if (!ns_lock(&s->tx)) {
-        /* A signal handler that was not put off writes on top of a write: the
-         * ring cannot know where these bytes went. */
-        __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
-        ns_unlock(&s->tx);
-        return NS_NOT_OURS;
-    }
-    if (ns_sock_at(fd) != s) {
-        ns_unlock(&s->tx);
-        return 0;
-    }
-    uint32_t generation = s->generation;
-    enum ns_state before = s->session.state;
-    bool ended = s->session.tx_ended;
-    ssize_t n = attempt(s, fd, o);
-    enum ns_state state = s->session.state;
-    ns_unlock(&s->tx);
-
-    if (before == NS_OFFERING && state == NS_CONNECTED)
+    ssize_t n = l->result;
+    if (l->before == NS_OFFERING && l->after == NS_CONNECTED)
         ns_sock_born(s);
     if (n > 0) {
         ns_sock_touch(s);
         o->done += (size_t)n;
         return o->done == o->total ? (ssize_t)o->done : 0;
     }
-    if (state == NS_PLAIN) {
+    if (l->after == NS_PLAIN) {
         ns_sock_forget(s);
         return o->done > 0 ? (ssize_t)o->done : NS_NOT_OURS;
     }
-    if (state == NS_FAILED)
+    if (l->after == NS_FAILED)
         return o->done > 0 ? (ssize_t)o->done : failed(s);
-    if (state == NS_CONNECTING) {
+    if (l->after == NS_CONNECTING) {
         /* Written before it is known to stand: NEW could come after these bytes. */
         if (!ns_client_established(s, fd))
             ns_sock_demote(s, "written to before it was connected");
@@ -338,25 +333,54 @@ static ssize_t round_once(struct ns_sock *s, struct ns_slot *slot, int fd, struc
     }
     if (n == AGAIN_LATER || n == -EAGAIN)
         return blocked(s, slot, fd, o, n == AGAIN_LATER, deadline);
-    if (n < 0 && ns_error_is_loss((int)n) && !(n == -EPIPE && ended) && ns_sock_lost(s, generation, (int)n))
+    if (n < 0 && ns_error_is_loss((int)n) && !(n == -EPIPE && l->ended) && ns_sock_lost(s, l->generation, (int)n))
         return 0;
     return n < 0 && o->done > 0 ? (ssize_t)o->done : n;
 }
 
+/* One round: the same. tx keeps the session from being freed, and is let go first
+ * where that was all; where more is to be done the slot takes over. */
+static ssize_t round_once(struct ns_sock *s, int fd, struct out *o, struct ns_time *deadline)
+{
+    struct ns_slot *slot = ns_slot_self();
+    if (!slot)
+        return -ENOBUFS;
+    if (!ns_lock(&s->tx)) {
+        /* A signal handler that was not put off writes on top of a write: the
+         * ring cannot know where these bytes went. */
+        __atomic_store_n(&s->unfaithful, true, __ATOMIC_SEQ_CST);
+        ns_unlock(&s->tx);
+        return NS_NOT_OURS;
+    }
+    if (ns_sock_at(fd) != s) {
+        ns_unlock(&s->tx);
+        return 0;
+    }
+    struct looked l = { .generation = s->generation, .before = s->session.state, .ended = s->session.tx_ended };
+    l.result = attempt(s, fd, o);
+    l.after = s->session.state;
+    if (__builtin_expect(l.before == NS_CONNECTED && l.result == (ssize_t)(o->total - o->done) && l.result > 0, 1)) {
+        ns_sock_touch(s);
+        ns_unlock(&s->tx);
+        return (ssize_t)o->total;
+    }
+    bool inside = ns_slot_enter(slot, s);
+    ns_unlock(&s->tx);
+    if (!inside)
+        return -ENOBUFS;
+    ssize_t r = follow(s, slot, fd, o, deadline, &l);
+    ns_slot_leave(slot);
+    return r;
+}
+
 static ssize_t send_all(int fd, struct out *o)
 {
-    struct ns_slot *slot = NULL;
     struct ns_time deadline = { 0 };
     for (;;) {
         struct ns_sock *s = ns_sock_at(fd);
         if (!s)
             return o->done > 0 ? (ssize_t)o->done : NS_NOT_OURS;
-        if (!slot && !(slot = ns_slot_self()))
-            return -ENOBUFS;
-        if (!ns_slot_enter(slot, s))
-            return -ENOBUFS;
-        ssize_t r = ns_sock_at(fd) == s ? round_once(s, slot, fd, o, &deadline) : 0;
-        ns_slot_leave(slot);
+        ssize_t r = round_once(s, fd, o, &deadline);
         if (r != 0 || o->total == 0)
             return r;
     }
