@@ -20,7 +20,7 @@ static void set(uint64_t *bits, int fd, bool on)
 static void note(int fd, bool on)
 {
     set(noted, fd, on);
-    if (!on && (unsigned)fd < NS_FD_MAX && inherited[fd / 64])
+    if (!on && (unsigned)fd < NS_FD_MAX && __atomic_load_n(&inherited[fd / 64], __ATOMIC_RELAXED))
         set(inherited, fd, false);
 }
 
