@@ -483,6 +483,12 @@ def all_cases(full):
         if fault != "renumbered":                             # nsrun is not told the name that its command looked up
             add(fault, "stream", ("poll", "epoll"), "held-", pair=HeldPair)
             add(fault, "halfclose", ("threads", "select"), "held-", pair=HeldPair)
+    # A server with a process for each connection; a client whose child goes on; both.
+    for n, fault in enumerate(FAULTS):
+        form, other = FORMS[n % len(FORMS)], FORMS[(n + 1 + n // len(FORMS)) % len(FORMS)]
+        add(fault, MODES[n % len(MODES)], (other, f"fork-{form}"))
+        add(fault, MODES[(n + 2) % len(MODES)], (f"fork-{form}", other))
+        add(fault, MODES[(n + 4) % len(MODES)], (f"fork-{other}", f"fork-{form}"))
     for form in FORMS:
         for fault in ("none", "link-down-client", "rst-both"):
             add(fault, "urgent", (form, form))

@@ -15,7 +15,7 @@ from rig.report import main, options                                          # 
 
 CASES = {}
 
-RECVFROM, RECVMSG = 45, 47                                                       # asm/unistd_64.h
+RECVFROM, RECVMSG, ACCEPT4 = 45, 47, 288                                                       # asm/unistd_64.h
 ASLEEP = (0, 7, 271, 232, 281, RECVFROM, RECVMSG)                            # read, poll, ppoll, epoll_wait, epoll_pwait
 
 
@@ -992,9 +992,211 @@ def fork_by_a_system_call(context):
 def fork_with_an_inbox(context):
     x = inbox(context)
     x.client.do("pid = os.fork()\nif pid == 0: os._exit(0)\nos.waitpid(pid, 0)")
-    x.client.log.wait(DEMOTED)
     x.client.says("s.recv(100)", BOTH)
     x.talks()
+    never_demoted(x)
+
+
+@case
+def fork_with_an_inbox_for_the_child(context):
+    x = inbox(context)
+    x.client.do("pid = os.fork()\nif pid:\n    os._exit(0)")
+    x.client.says("s.recv(100)", BOTH)
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+ECHO = """pid = os.fork()
+if pid == 0:
+    try:
+        while data := s.recv(100):
+            s.sendall(data.upper())
+    finally:
+        os._exit(0)"""
+
+
+def echoes(x, times=2):
+    """Whoever has the server's end says what the client says, in capitals."""
+    for n in range(times):
+        x.client.do(f"s.sendall(b'talk {n}')")
+        x.client.says("s.recv(6, socket.MSG_WAITALL)", b"TALK %d" % n)
+
+
+def never_demoted(x):
+    for end in x.ends:
+        if end.log.count(DEMOTED):
+            raise Wrong(f"the {end.name}'s session was demoted")
+
+
+@case
+def fork_the_child_serves(context):
+    """One process for each connection: RESUME reaches the parent, which passes it on."""
+    x = Session(context)
+    x.server.do(ECHO + "\ns.close()")
+    echoes(x)
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    for _ in range(2):
+        x.resumes()
+        echoes(x)
+    never_demoted(x)
+    x.client.do("s.shutdown(socket.SHUT_WR)")
+    x.client.says("s.recv(1)", b"")
+    x.server.says("os.waitpid(pid, 0)[1]", 0)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def fork_before_the_first_bytes(context):
+    """The child takes NEW off, by the keys that the parent has told the client of."""
+    x = Session(context, born=False)
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.server.do("s = l.accept()[0]")
+    x.server.do(ECHO + "\ns.close()")
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    x.client.log.wait(ANSWERED)
+    echoes(x)
+    x.server.log.wait(ESTABLISHED)
+    x.resumes()
+    echoes(x)
+    never_demoted(x)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def fork_a_child_that_only_holds(context):
+    """It has a descriptor and does nothing with it: the session stays the parent's, and goes on moving."""
+    x = Session(context)
+    x.client.do("pid = os.fork()\nif pid == 0:\n    signal.alarm(60); signal.pause()")
+    x.talks()
+    x.resumes()
+    x.talks()
+    x.client.do("os.kill(pid, signal.SIGKILL)")
+    x.client.says("os.waitpid(pid, 0)[1]", 9)
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
+
+@case
+def fork_idle_and_nobody_calls(context):
+    """What nobody has called for is looked after by the process that forked."""
+    x = Session(context)
+    x.client.do("pid = os.fork()\nif pid == 0:\n    signal.alarm(60); signal.pause()")
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+    x.client.do("os.kill(pid, signal.SIGKILL)")
+
+
+@case
+def fork_the_parent_ends(context):
+    """As a client does that becomes a daemon; what the parent wrote after the fork is the child's to see through."""
+    x = Session(context)
+    x.client.do("pid = os.fork()\nif pid:\n    s.send(b'parent')\n    os._exit(0)")
+    x.server.says("s.recv(6, socket.MSG_WAITALL)", b"parent")
+    x.talks()
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
+
+@case
+def fork_the_child_ends(context):
+    """It has used the session; then it is the parent's again, with all that the child wrote."""
+    x = Session(context)
+    x.client.do("pid = os.fork()\nif pid == 0:\n    s.sendall(b'child')\n    os._exit(0)\nos.waitpid(pid, 0)")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.talks()
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
+
+@case
+def fork_one_after_the_other(context):
+    """A monitor that lets one child after the other do the work, as sshd does."""
+    x = Session(context)
+    for n in range(3):
+        x.server.do(f"pid = os.fork()\nif pid == 0:\n    s.sendall(s.recv(5, socket.MSG_WAITALL) + b'{n}')\n    os._exit(0)")
+        x.client.do(f"s.sendall(b'give{n}')")
+        x.client.says("s.recv(6, socket.MSG_WAITALL)", b"give%d%d" % (n, n))
+        x.server.says("os.waitpid(pid, 0)[1]", 0)
+    x.server.do(ECHO + "\ns.close()")
+    echoes(x)
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    x.resumes()
+    echoes(x)
+    never_demoted(x)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def fork_both_write(context):
+    """Nobody can know what is in the stream: plain TCP, and no byte is wrong."""
+    x = Session(context)
+    x.client.do("r, w = os.pipe()")
+    x.client.do("pid = os.fork()\nif pid == 0:\n    s.sendall(b'child')\n    os.write(w, b'.')\n    signal.alarm(60); signal.pause()")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.client.says("os.read(r, 1)", b".")
+    x.client.do("s.sendall(b'parent')")
+    x.client.log.wait(DEMOTED)
+    x.server.says("s.recv(6, socket.MSG_WAITALL)", b"parent")
+    x.talks()
+    x.client.do("os.kill(pid, signal.SIGKILL)")
+    x.client.do("os.waitpid(pid, 0)")
+    x.talks()
+
+
+@case
+def fork_the_child_is_killed(context):
+    """With it goes what it knew of the stream: the parent goes on in plain TCP."""
+    x = Session(context)
+    x.client.do("pid = os.fork()\nif pid == 0:\n    s.sendall(b'child')\n    signal.alarm(60); signal.pause()")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.client.do("os.kill(pid, signal.SIGKILL)")
+    x.client.do("os.waitpid(pid, 0)")
+    x.client.do("s.sendall(b'parent')")
+    x.server.says("s.recv(6, socket.MSG_WAITALL)", b"parent")
+    x.client.log.wait(DEMOTED)
+    x.talks()
+
+
+@case
+def fork_and_the_other_moves_it(context):
+    """The parent, which did not use it, has a connection that is gone: it is told so, and reads nothing."""
+    x = Session(context)
+    x.client.do("r, w = os.pipe()")
+    x.client.do("pid = os.fork()\nif pid == 0:\n    s.sendall(b'child')\n    os.read(r, 1)\n    s.sendall(b'again')\n"
+                "    signal.alarm(60); signal.pause()")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.resumes()
+    x.client.says("s.recv(10)", "ConnectionResetError ECONNRESET")
+    x.client.do("os.write(w, b'.')")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"again")
+    x.client.do("os.kill(pid, signal.SIGKILL)")
+
+
+@case
+def fork_with_bytes_on_their_way(context):
+    """The child takes over what the parent has written and the peer has not acknowledged."""
+    x = Session(context)
+    x.rig.troels.nft("table inet deaf { chain out { type filter hook output priority 0;\n"
+                     f"tcp dport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+    x.client.do("s.send(b'lost')")
+    x.client.do("pid = os.fork()\nif pid:\n    os._exit(0)")
+    x.client.do("s.send(b'more')")
+    x.rig.troels.nft("delete table inet deaf")
+    x.server.says("s.recv(8, socket.MSG_WAITALL)", b"lostmore")
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
 
 
 if __name__ == "__main__":

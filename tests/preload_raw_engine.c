@@ -8,6 +8,7 @@
 
 #include "engine/libc.h"
 #include "engine/slot.h"
+#include "engine/sock.h"
 #include "engine/socket.h"
 #include "engine/sys.h"
 
@@ -230,4 +231,9 @@ bool ns_quiet;
 
 void ns_quiet_begin(void)
 {
+}
+
+struct ns_sock *ns_sock_wake(struct ns_object *o)
+{
+    return NULL;
 }

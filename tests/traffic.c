@@ -30,6 +30,7 @@ static const char USAGE[] =
     "  -r, --rate N            bytes per second at most, each direction\n"
     "      --seed N  --record N  --interval-ms N  --timeout S\n"
     "      --server-speaks-first (both sides)  --check-so-error  --json\n"
+    "      --fork (a server: a process for each connection; a client: its child goes on, the parent waits for it)\n"
     "      --quiet (client, not with blocking: sends nothing until told to go)\n"
     "On stdin, a line each: go (idle mode), stop (end the stream here). SIGUSR1 and SIGUSR2 say the same.\n";
 
@@ -258,7 +259,7 @@ static uint64_t number(const char *text)
     return n;
 }
 
-enum { OPT_SEED = 256, OPT_RECORD, OPT_INTERVAL, OPT_TIMEOUT, OPT_FIRST, OPT_ERROR, OPT_JSON, OPT_QUIET };
+enum { OPT_SEED = 256, OPT_RECORD, OPT_INTERVAL, OPT_TIMEOUT, OPT_FIRST, OPT_ERROR, OPT_JSON, OPT_QUIET, OPT_FORK };
 
 static const struct option LONG_OPTIONS[] = {
     { "form", required_argument, NULL, 'f' },           { "mode", required_argument, NULL, 'm' },
@@ -267,7 +268,7 @@ static const struct option LONG_OPTIONS[] = {
     { "seed", required_argument, NULL, OPT_SEED },      { "record", required_argument, NULL, OPT_RECORD },
     { "interval-ms", required_argument, NULL, OPT_INTERVAL }, { "timeout", required_argument, NULL, OPT_TIMEOUT },
     { "server-speaks-first", no_argument, NULL, OPT_FIRST },  { "check-so-error", no_argument, NULL, OPT_ERROR },
-    { "json", no_argument, NULL, OPT_JSON },            { "quiet", no_argument, NULL, OPT_QUIET },
+    { "json", no_argument, NULL, OPT_JSON },            { "quiet", no_argument, NULL, OPT_QUIET },            { "fork", no_argument, NULL, OPT_FORK },
     { 0 },
 };
 
@@ -287,6 +288,7 @@ static void take_option(int o, const char *arg, bool *down_given)
     case OPT_FIRST: opt.server_speaks_first = true; break;
     case OPT_ERROR: opt.check_so_error = true; break;
     case OPT_QUIET: opt.quiet = true; break;
+    case OPT_FORK: opt.forks = true; break;
     case OPT_JSON: opt.json = true; break;
     default: fputs(USAGE, stderr); exit(EXIT_USAGE);
     }

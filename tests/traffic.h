@@ -48,6 +48,7 @@ struct traffic_options {
     unsigned timeout_s;
     bool server_speaks_first;
     bool quiet;                 // a client: send nothing at all until told to go
+    bool forks;                 // a server: a process for each connection; a client: its child goes on
     bool check_so_error;
     bool json;
 };

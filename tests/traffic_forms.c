@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SLOTS_MAX 1000
@@ -422,28 +424,129 @@ static void turn_epoll(struct house *h, bool edge)
     }
 }
 
+static void run(struct house *h)
+{
+    if (threaded()) {
+        run_threads(h);
+        return;
+    }
+    if (h->listener >= 0)
+        fcntl(h->listener, F_SETFL, fcntl(h->listener, F_GETFL) | O_NONBLOCK);
+    if (opt.form == FORM_EPOLL || opt.form == FORM_EPOLL_ET)
+        epoll_start(h);
+    while (!done(h)) {
+        if (opt.form == FORM_SELECT)
+            turn_select(h);
+        else if (opt.form == FORM_POLL)
+            turn_poll(h);
+        else
+            turn_epoll(h, opt.form == FORM_EPOLL_ET);
+        control_poll(0);
+        settle_all(h);
+    }
+}
+
+// -- several processes ---------------------------------------------------------------------------------------------
+
+static pid_t fork_or_fail(void)
+{
+    pid_t pid = fork();
+    if (pid < 0)
+        fail(EXIT_CONNECTION, "fork: %s", strerror(errno));
+    if (pid == 0)
+        alarm(opt.timeout_s);
+    return pid;
+}
+
+static void end_like(pid_t child)
+{
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            fail(EXIT_CONNECTION, "waitpid: %s", strerror(errno));
+    if (status != 0)
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_CONNECTION);
+}
+
+// The parent has its descriptors open all the time, and does nothing with them.
+static void run_in_child(struct house *h)
+{
+    pid_t pid = fork_or_fail();
+    if (pid > 0)
+        end_like(pid);
+    else
+        run(h);
+    if (pid > 0)
+        _exit(0);
+}
+
+static void serve_in_child(struct house *h, struct conn *c)
+{
+    close(h->listener);
+    struct house own = { .listener = -1, .conns = c, .n = 1, .epoll_fd = -1, .started = 1 };
+    run(&own);
+    _exit(0);
+}
+
+// A RESUME that came late is shown as a client that came and left (docs/limits.md); it gets its child as any other.
+static pid_t serve_none(struct house *h, int fd)
+{
+    char byte;
+    pid_t pid = fork_or_fail();
+    if (pid == 0) {
+        close(h->listener);
+        if (read(fd, &byte, 1) > 0)
+            fail(EXIT_WRONG, "bytes on a connection that is none of the application's");
+        _exit(0);
+    }
+    close(fd);
+    return pid;
+}
+
+// A child for each connection; the parent accepts on, as long as one of them lives.
+static void serve_by_children(struct house *h)
+{
+    pid_t children[SLOTS_MAX], others[SLOTS_MAX];
+    int alive[2];
+    unsigned n = 0, more = 0;
+    if (pipe(alive) != 0)
+        fail(EXIT_CONNECTION, "pipe: %s", strerror(errno));
+    for (; accepting(h) && n < SLOTS_MAX; n++) {
+        struct conn *c = accept_one(h);
+        children[n] = fork_or_fail();
+        if (children[n] == 0)
+            serve_in_child(h, c);
+        close(c->fd);
+        c->used = false;
+    }
+    close(alive[1]);
+    fcntl(h->listener, F_SETFL, fcntl(h->listener, F_GETFL) | O_NONBLOCK);
+    for (struct pollfd p[2] = { { h->listener, POLLIN, 0 }, { alive[0], POLLIN, 0 } }; !p[1].revents;) {
+        int fd = poll(p, 2, -1) > 0 && p[0].revents ? accept4(h->listener, NULL, NULL, SOCK_CLOEXEC) : -1;
+        if (fd >= 0 && more < SLOTS_MAX)
+            others[more++] = serve_none(h, fd);
+    }
+    for (unsigned i = 0; i < n; i++)
+        end_like(children[i]);
+    for (unsigned i = 0; i < more; i++) {
+        int status = 0;
+        kill(others[i], SIGKILL);                   // a path that went with its connection says nothing any more
+        waitpid(others[i], &status, 0);
+        if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+            _exit(WEXITSTATUS(status));
+    }
+}
+
 void forms_run(int listener, struct conn *conns, unsigned n)
 {
     static struct house h;
     h = (struct house){ .listener = listener, .conns = conns, .n = n, .epoll_fd = -1 };
     if (listener < 0)
         connect_all(&h);
-    if (threaded()) {
-        run_threads(&h);
-        return;
-    }
-    if (listener >= 0)
-        fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
-    if (opt.form == FORM_EPOLL || opt.form == FORM_EPOLL_ET)
-        epoll_start(&h);
-    while (!done(&h)) {
-        if (opt.form == FORM_SELECT)
-            turn_select(&h);
-        else if (opt.form == FORM_POLL)
-            turn_poll(&h);
-        else
-            turn_epoll(&h, opt.form == FORM_EPOLL_ET);
-        control_poll(0);
-        settle_all(&h);
-    }
+    if (!opt.forks)
+        run(&h);
+    else if (listener < 0)
+        run_in_child(&h);
+    else
+        serve_by_children(&h);
 }

@@ -26,7 +26,8 @@ enum verdict {
     SILENT,          /* nothing is here yet */
     FOR_APPLICATION, /* may begin with NEW */
     PLAIN,           /* begins with something else, or has ended without a byte */
-    INTERNAL,        /* HELLO or RESUME */
+    HELLO,
+    RESUME,
 };
 
 /* HELLO's urgent byte, or that of an application, whose stream begins elsewhere. */
@@ -35,7 +36,7 @@ static enum verdict urgent(int fd)
     uint8_t byte;
     if (ns_sys_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) != 1)
         return SILENT;
-    return byte == 'N' ? INTERNAL : PLAIN;
+    return byte == 'N' ? HELLO : PLAIN;
 }
 
 /* What an accepted connection is, as far as its first bytes are here. */
@@ -56,16 +57,38 @@ static enum verdict classify(int fd)
         return FOR_APPLICATION;
     /* HELLO whose urgency a middlebox has taken away. */
     if (n == 1 && head[0] == 'N')
-        return p.revents & POLLRDHUP ? INTERNAL : FOR_APPLICATION;
+        return p.revents & POLLRDHUP ? HELLO : FOR_APPLICATION;
     if (ns_wire_length(head, (size_t)n) < 0)
         return PLAIN;
     if (n >= 4 && (head[3] == NS_PACKET_RESUME || head[3] == NS_PACKET_RESUME4))
-        return INTERNAL;
+        return RESUME;
     return FOR_APPLICATION;
 }
 
+/*
+ * Whether it is the parent's, who may have children that accept from it as well: what
+ * one of them promised, another could not keep. So NEW is taken off, and that is all.
+ */
+static bool foreign(struct ns_listener *l)
+{
+    if (l->parent == 0)
+        return false;
+    if ((uint32_t)ns_sys_getppid() == l->parent)
+        return true;
+    l->parent = 0; /* it has gone, as of a daemon: this is the one now */
+    return false;
+}
+
+static void take_guest(int fd, enum verdict v, bool of_parent)
+{
+    if ((v == HELLO && of_parent) || ns_helper_start() < 0)
+        ns_sys_close(fd);
+    else
+        ns_helper_give(fd);
+}
+
 /* Makes the application's side of a connection that may turn out protected. */
-static void begin_session(int fd, const struct ns_name *peer, bool bytes_here)
+static void begin_session(int fd, const struct ns_name *peer, bool bytes_here, bool foreign)
 {
     struct ns_sock *s = ns_sock_create(fd, NS_SERVER, 2);
     if (!s) {
@@ -73,6 +96,7 @@ static void begin_session(int fd, const struct ns_name *peer, bool bytes_here)
         return;
     }
     s->peer = s->last_peer = *peer;
+    s->unfaithful = foreign;
     if (ns_engine.policy.version == 1 && ns_name_learn(&s->local, fd, ns_sys_getsockname))
         s->last_local = s->local;
     if (bytes_here)
@@ -170,9 +194,10 @@ static bool pump_one(struct ns_listener *l, int fd)
     int c = ns_sys_accept4(fd, (struct sockaddr *)&peer.address, &peer.length, SOCK_CLOEXEC);
     if (c < 0)
         return false;
-    if (classify(c) != INTERNAL)
+    enum verdict v = classify(c);
+    if (v != HELLO && v != RESUME)
         return (l->door && ns_door_put(l, c, &peer)) || enqueue(l, c, &peer);
-    ns_helper_give(c);
+    take_guest(c, v, foreign(l));
     return true;
 }
 
@@ -246,7 +271,7 @@ bool ns_listener_ready(struct ns_listener *l, int fd)
     if (ns_object_at(fd) == &l->o && l->door)
         ready = door_ready(l, fd);
     else if (ns_object_at(fd) == &l->o)
-        ready = l->count > 0 || l->shared || ns_listener_pump(l, fd, 1);
+        ready = l->count > 0 || ns_listener_pump(l, fd, 1);
     ns_table_unhold(&hold);
     return ready;
 }
@@ -295,6 +320,7 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
         struct ns_listener *l = ns_listener_at(fd);
         if (!l || !slot)
             return NS_NOT_OURS;
+        bool others = foreign(l);
         int c = dequeue(l, &peer, flags);
         if (c < 0) {
             if (!ns_slot_enter(slot, l))
@@ -314,14 +340,14 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
             return c;
         ns_fd_born(c);
         enum verdict v = classify(c); /* what waited in the queue may have spoken since */
-        if (v == INTERNAL) {
-            ns_helper_give(c);
+        if (v == HELLO || v == RESUME) {
+            take_guest(c, v, others);
             if (ns_handled.ending != since.ending)
                 return -EINTR;
             continue;
         }
         if (v != PLAIN)
-            begin_session(c, &peer, v != SILENT);
+            begin_session(c, &peer, v != SILENT, others);
         tell_address(&peer, addr, len);
         return c;
     }

@@ -158,7 +158,7 @@ static void got_resume(const struct ns_message *m, int fd, struct ns_time now)
     enum ns_refusal held = fd < 0 ? NS_REFUSED_LATER : ns_serve_holds(m->id);
     answer(m, status_of(held));
     if (held == NS_GO_ON)
-        ns_serve_take_passed(fd, m->payload.data, m->payload.bytes, now);
+        ns_serve_take_passed(fd, m->payload.data, m->payload.bytes, false, now);
     else
         ns_internal_close(fd);
 }

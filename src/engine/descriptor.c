@@ -1,4 +1,5 @@
 /* How descriptors are born, copied and closed. */
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/first.h"
 #include "engine/hello.h"
@@ -28,7 +29,9 @@ void ns_fd_born(int fd)
     struct ns_object *o = ns_table_remove(fd);
     if (o) {
         ns_watch_drop_all(o);
-        if (o->kind == NS_KIND_SOCK)
+        if (o->kind == NS_KIND_DORMANT)
+            ns_dormant_dispose((struct ns_sock *)o);
+        else if (o->kind == NS_KIND_SOCK)
             ns_sock_let_go((struct ns_sock *)o);
         else if (o->kind == NS_KIND_LISTENER)
             ns_listener_close((struct ns_listener *)o);
@@ -168,7 +171,9 @@ static void closing(int fd)
     }
     switch (o->kind) {
     case NS_KIND_SOCK:
-        last_close((struct ns_sock *)o, fd);
+    case NS_KIND_DORMANT:
+        if (!ns_dormant_close((struct ns_sock *)o, fd))
+            last_close((struct ns_sock *)o, fd);
         break;
     case NS_KIND_LISTENER:
         __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);

@@ -1,6 +1,7 @@
 #include "engine/detect.h"
 
 #include "engine/connect.h"
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
@@ -412,6 +413,7 @@ static void ticked(struct ns_timer *timer, struct ns_time now)
     if (links_in_doubt)
         link_worse(now);
     links_in_doubt = false;
+    r.any |= ns_dormant_reclaim(now);
     if (!r.active)
         settle(&r);
     if (r.any)
@@ -436,6 +438,7 @@ void ns_detect_born(struct ns_sock *s, struct ns_time now)
         learn_source(s);
     ns_table_unhold(&hold);
     s->since = now;
+    links_in_doubt |= s->share != NULL; /* nobody looked after it, for a while */
     ns_detect_moved(s, now);
     ns_detect_roused(now);
 }

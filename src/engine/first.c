@@ -1,5 +1,6 @@
 #include "engine/first.h"
 
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/sys.h"
@@ -91,6 +92,16 @@ static enum ns_first not_for_us(struct ns_sock *s, int fd, const struct ns_new *
     return plain(s, fd);
 }
 
+/* A process that has it in common with another, which may read it, too, cannot keep
+ * what NEW asks for. rx held. */
+static bool may_begin(struct ns_sock *s)
+{
+    ns_lock(&s->tx);
+    bool may = !__atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) && ns_dormant_ours(s);
+    ns_unlock(&s->tx);
+    return may;
+}
+
 static enum ns_first version2(struct ns_sock *s, int fd, const uint8_t *packet)
 {
     struct ns_new p;
@@ -98,9 +109,8 @@ static enum ns_first version2(struct ns_sock *s, int fd, const uint8_t *packet)
     const struct ns_identity *own = ns_identity();
     if (ns_wire_get_new(packet, NS_PACKET_BYTES_NEW, &p) <= 0)
         return plain(s, fd);
-    /* A process that has it in common with another cannot keep what NEW asks for. */
-    if (!own || __atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) ||
-        memcmp(p.instance8, own->instance, sizeof p.instance8) != 0 || ns_master_for(&master, p.client_key, true) < 0)
+    if (!own || !may_begin(s) || memcmp(p.instance8, own->instance, sizeof p.instance8) != 0 ||
+        ns_master_for(&master, p.client_key, true) < 0)
         return not_for_us(s, fd, &p);
     ns_lock(&s->tx);
     int err = ns_session_accept(&s->session, own, &master, packet);
@@ -176,7 +186,7 @@ static void hand_over(struct ns_sock *s, int fd)
     struct ns_hold hold;
     int pair[2] = { -1, -1 }, taken = -1;
     ns_table_hold(&hold);
-    bool here = ns_sock_at(fd) == s && ns_sock_state(s) == NS_AWAITING;
+    bool here = ns_sock_is(s, fd) && ns_sock_state(s) == NS_AWAITING;
     if (here && ns_sys_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0)
         taken = ns_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3);
     ns_lock(&s->rx);
@@ -192,7 +202,7 @@ static void hand_over(struct ns_sock *s, int fd)
     ns_table_unhold(&hold);
     for (int i = 0; i < 2 && pair[i] >= 0; i++)
         ns_sys_close(pair[i]);
-    if (taken >= 0)
+    if (taken >= 0 && ns_helper_start() == 0)
         ns_helper_give(taken);
 }
 
@@ -211,7 +221,7 @@ enum ns_first ns_first_settle(struct ns_sock *s, int fd)
     sigset_t saved;
     enum ns_first first = NS_FIRST_KNOWN;
     ns_lock_quiet(&s->rx, &saved);
-    if (ns_sock_at(fd) == s && ns_sock_state(s) == NS_AWAITING)
+    if (ns_sock_is(s, fd) && ns_sock_state(s) == NS_AWAITING)
         first = ns_first_bytes(s, fd);
     ns_unlock_quiet(&s->rx, &saved);
     ns_first_follow(s, fd, first);

@@ -28,7 +28,11 @@ struct ns_guest {
     struct ns_guest *next, *previous; /* oldest first */
     enum ns_guest_state state;
     bool counted; /* in the table of its state */
-    bool passed;  /* it comes from the broker, and is passed on no further */
+    enum {
+        NS_PASSED_NOT,
+        NS_PASSED_BY_BROKER, /* and not to it again */
+        NS_PASSED_BY_FAMILY, /* and no further */
+    } passed;
     uint8_t crowd;
     struct ns_address from;
     struct ns_source source;

@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "engine/guest.h"
 #include "engine/link.h"
+#include "engine/mailbox.h"
 #include "engine/shared.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
@@ -19,9 +20,12 @@ static int64_t last_answer_ns; /* atomic */
 bool ns_hello_mute(void)
 {
     int64_t answered = __atomic_load_n(&last_answer_ns, __ATOMIC_SEQ_CST);
-    if (!__atomic_exchange_n(&mute, true, __ATOMIC_SEQ_CST))
+    bool parent = false;
+    if (!__atomic_exchange_n(&mute, true, __ATOMIC_SEQ_CST)) {
         ns_guest_end_leases();
-    return answered && ns_now().ns - answered < 1000000000;
+        parent = ns_mailbox_mute_parent();
+    }
+    return parent || (answered && ns_now().ns - answered < 1000000000);
 }
 
 bool ns_hello_open(void)

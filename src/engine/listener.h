@@ -28,6 +28,7 @@ struct ns_listener {
     bool pumping;                         /* what waits is being put into the queue; table, atomic */
     bool accepting;                       /* the application has accepted since the helper looked; atomic */
     bool shared;                          /* with a forked child: left to the kernel; table */
+    uint32_t parent;                      /* the process that it was inherited from, 0 for none; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
     bool stood_in;                        /* it is readable whatever its socket says (watch.h); table */
 

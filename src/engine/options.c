@@ -26,7 +26,7 @@ static int tell(const struct ns_name *name, struct sockaddr *addr, socklen_t *le
 
 static struct ns_sock *moved(int fd)
 {
-    struct ns_sock *s = ns_sock_at(fd);
+    struct ns_sock *s = ns_sock_peek(fd);
     return s && (__atomic_load_n(&s->resumed, __ATOMIC_SEQ_CST) || ns_sock_state(s) == NS_SUSPENDED) ? s : NULL;
 }
 
@@ -35,7 +35,7 @@ static void learn_ends(struct ns_sock *s, int fd)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (ns_sock_at(fd) == s && !s->retired && !s->resumed)
+    if (ns_sock_is(s, fd) && !s->retired && !s->resumed)
         ns_swap_learn_ends(s, fd);
     ns_table_unhold(&hold);
 }
@@ -45,7 +45,7 @@ int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
     struct ns_sock *s = moved(fd);
     if (s)
         learn_ends(s, fd);
-    else if ((s = ns_sock_at(fd)) && ns_sock_state(s) != NS_FAILED)
+    else if ((s = ns_sock_peek(fd)) && ns_sock_state(s) != NS_FAILED)
         s = NULL; /* a failed one keeps its own name, which the reset took from the socket */
     return s && s->local.length ? tell(&s->local, addr, len) : NS_NOT_OURS;
 }
@@ -71,13 +71,13 @@ static int give_int(void *value, socklen_t *len, int v)
 static int error_of(struct ns_sock *s, int fd, void *value, socklen_t *len)
 {
     enum ns_state state = ns_sock_state(s);
-    if (state == NS_CONNECTING)
+    if (state == NS_CONNECTING && ns_sock_is(s, fd))
         ns_client_established(s, fd);
     if (state == NS_FAILED)
         return give_int(value, len, __atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL));
     if (state == NS_SUSPENDED)
         return give_int(value, len, 0);
-    if (state != NS_CONNECTED)
+    if (state != NS_CONNECTED || !ns_sock_is(s, fd))
         return NS_NOT_OURS;
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
     int err = 0;
@@ -114,7 +114,7 @@ static int *keepalive_field(struct ns_sock *s, int level, int name)
 
 int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
-    struct ns_sock *s = ns_sock_at(fd);
+    struct ns_sock *s = ns_sock_peek(fd);
     if (!s)
         return NS_NOT_OURS;
     if (level == SOL_SOCKET && name == SO_ERROR)
@@ -136,7 +136,7 @@ static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t
     ns_table_hold(&hold);
     ns_lock(&s->rx);
     bool held = ns_sock_inbox_filled(s), stalled = ns_sock_state(s) == NS_AWAITING && s->low_water;
-    if (ns_sock_at(fd) == s && (held || stalled) && len >= sizeof v && value) {
+    if (ns_sock_is(s, fd) && (held || stalled) && len >= sizeof v && value) {
         memcpy(&v, value, sizeof v);
         __atomic_store_n(&s->low_water, v < 0 ? INT_MAX : v ? v : 1, __ATOMIC_RELAXED); /* socket(7) */
         r = 0;
@@ -152,7 +152,7 @@ static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t
 
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    struct ns_sock *s = ns_sock_at(fd);
+    struct ns_sock *s = ns_sock_peek(fd);
     if (s && level == SOL_SOCKET && name == SO_RCVLOWAT &&
         (ns_sock_inbox_filled(s) || __atomic_load_n(&s->low_water, __ATOMIC_RELAXED)))
         return set_low_water(s, fd, value, len);
@@ -175,8 +175,8 @@ int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 
 int ns_ioctl(int fd, unsigned long request, void *arg)
 {
-    struct ns_sock *s = ns_sock_at(fd);
-    if (!s || request != FIONREAD)
+    struct ns_sock *s = request == FIONREAD ? ns_sock_at(fd) : NULL;
+    if (!s)
         return NS_NOT_OURS;
     sigset_t saved;
     int kernel = 0;

@@ -28,7 +28,7 @@ static void await_new(struct ns_sock *s, int fd)
     ns_doors_unlock();
     ns_table_unhold(&hold);
     /* What was inherited may have been promised by the parent, which goes on answering. */
-    bool answered = ns_hello_mute() || s->unfaithful;
+    bool answered = ns_hello_mute() || s->unfaithful || s->share;
     if (ns_first_awaited(ns_first_settle(s, fd)) && answered &&
         ns_sys_ppoll(&p, 1, &(struct timespec){ 1, 0 }, NULL) == 1)
         ns_first_settle(s, fd);

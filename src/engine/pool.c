@@ -1,5 +1,6 @@
 /* Memory for objects that is never unmapped, and never used for another kind of object. */
 #include "engine/broker.h"
+#include "engine/dormant.h"
 #include "engine/listener.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
@@ -79,6 +80,7 @@ void ns_object_free(struct ns_object *o)
         struct ns_sock *s = (struct ns_sock *)o;
         ns_broker_freed(s);
         ns_sock_unindex(s);
+        ns_dormant_drop(s);
         /* Whoever writes or reads still has found it before it left the table. */
         ns_lock(&s->rx);
         ns_lock(&s->tx);

@@ -1,7 +1,9 @@
 /* fork, exec and the end of a process. */
 #include "engine/ask.h"
+#include "engine/connect.h"
 #include "engine/detect.h"
 #include "engine/door.h"
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
@@ -9,9 +11,11 @@
 #include "engine/ledger.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
+#include "engine/mailbox.h"
 #include "engine/names.h"
 #include "engine/ready.h"
 #include "engine/guest.h"
+#include "engine/hello.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
@@ -20,12 +24,33 @@
 
 /* While the helper gives a connection up it is neither one that a child may use
  * nor one that is gone. It takes a second at most. */
-static bool any_retiring(void)
+static bool retiring(const struct ns_sock *s)
+{
+    return s->retiring;
+}
+
+/* A fork waits for the answer to HELLO as a first write does: a NEW could be written
+ * by either process, before or after what the other writes. */
+static bool unsettled(const struct ns_sock *s)
+{
+    return s->retiring || (ns_sock_state(s) == NS_ASKING && ns_helper_running() && ns_sock_held(s));
+}
+
+static bool any(bool (*is)(const struct ns_sock *))
 {
     for (struct ns_object *o = ns_objects; o; o = o->next)
-        if (o->kind == NS_KIND_SOCK && ((struct ns_sock *)o)->retiring)
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && is((const struct ns_sock *)o))
             return true;
     return false;
+}
+
+/* Takes the table, while there is none such. */
+static void await_none(bool (*is)(const struct ns_sock *))
+{
+    while (ns_lock(&ns_table_lock) && any(is)) {
+        ns_unlock(&ns_table_lock);
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 100000 }, NULL);
+    }
 }
 
 /* Children that accept, too, go on as this process does, if they can reach each other. */
@@ -36,23 +61,21 @@ static void prepare_listeners(void)
             ns_door_open((struct ns_listener *)o);
 }
 
-static void await_retiring(void)
-{
-    while (ns_lock(&ns_table_lock) && any_retiring()) {
-        ns_unlock(&ns_table_lock);
-        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 100000 }, NULL);
-    }
-}
-
 void ns_fork_prepare(void)
 {
     if (!ns_table)
         return;
-    await_retiring();
+    await_none(unsettled);
+    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
+        ns_offer_all();
     prepare_listeners();
+    ns_mailbox_fork_prepare();
+    ns_dormant_prepare();
     ns_engine_fork_prepare();
     ns_signals_let_in();
 }
+
+/* ---- the parent ---- */
 
 /* What the child inherits: all, or what is open after exec. */
 struct heir {
@@ -82,7 +105,8 @@ static int next_awaiting(struct heir *h)
     int fd = -1;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next)
-        if (o->kind == NS_KIND_SOCK && ns_sock_state((struct ns_sock *)o) == NS_AWAITING && inherits(h, o))
+        if ((o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) &&
+            ns_sock_state((struct ns_sock *)o) == NS_AWAITING && inherits(h, o))
             fd = o->fd;
     ns_table_unhold(&hold);
     return fd;
@@ -98,17 +122,24 @@ void ns_spawn_prepare(bool (*given)(int fd))
     while ((fd = next_awaiting(&child)) >= 0)
         if (ns_fd_demote(fd, "spawn", true) == -ENOBUFS)
             break;
-    await_retiring();
+    await_none(retiring);
     /* Nothing is half done: handlers may run while the process forks. One that
      * was put off would leave its mask to what is spawned. */
     ns_signals_let_in();
 }
 
+/* A child may accept from it, or this process no more: then nothing may be taken
+ * out of its queue that nobody asks for. */
+static void share_listener(struct ns_listener *l)
+{
+    ns_listener_unwatch(l);
+    l->watched = l->shared = true; /* nor is it watched again */
+}
+
 static void forget_listener(struct ns_object *o)
 {
     struct ns_listener *l = (struct ns_listener *)o;
-    ns_listener_unwatch(l);
-    l->watched = l->shared = true; /* nor is it watched again */
+    share_listener(l);
     /* What waits in its queue is the application's still. */
     if (l->count > 0)
         return;
@@ -121,18 +152,23 @@ static void forget_listener(struct ns_object *o)
 void ns_listener_leave(int fd)
 {
     struct ns_hold hold;
+    bool familys = false;
     ns_table_hold(&hold);
     struct ns_listener *l = ns_listener_at(fd);
     if (l) {
         ns_guest_end_leases();
+        familys = l->shared;
         forget_listener(&l->o);
     }
     ns_table_unhold(&hold);
+    /* The parent goes on promising what may come there. */
+    if (familys)
+        ns_hello_mute();
     if (l && ns_helper_running())
         ns_helper_look();
 }
 
-/* A child may use what it inherits, and the ring would not see it. */
+/* A child may use what it inherits, and nobody would know of it. */
 static void share(struct ns_sock *s)
 {
     struct ns_ledger l;
@@ -153,16 +189,23 @@ static void made_child(struct heir *h)
         next = o->next;
         if (!inherits(h, o))
             continue;
-        if (o->kind == NS_KIND_SOCK && ns_sock_state((struct ns_sock *)o) != NS_PLAIN) {
-            share((struct ns_sock *)o);
+        struct ns_sock *s = ns_object_kind(o) == NS_KIND_SOCK ? (struct ns_sock *)o : NULL;
+        if (o->kind == NS_KIND_DORMANT && h->spawned)
+            s = ns_sock_wake(o);
+        if (s && ns_sock_state(s) != NS_PLAIN && (h->spawned || !s->share)) {
+            share(s);
         } else if (o->kind == NS_KIND_LISTENER && ((struct ns_listener *)o)->door) {
             if (h->spawned)
                 ns_door_unlock((struct ns_listener *)o);
+        } else if (o->kind == NS_KIND_LISTENER && !h->spawned) {
+            share_listener((struct ns_listener *)o);
         } else if (o->kind == NS_KIND_LISTENER) {
             /* A child may accept from it: what comes is no more ours alone. */
             if (!leases_end)
                 ns_guest_end_leases();
             leases_end = true;
+            if (((struct ns_listener *)o)->shared)
+                ns_hello_mute(); /* and the parent's, which goes on promising */
             forget_listener(o);
         }
     }
@@ -187,16 +230,63 @@ void ns_spawn_parent(bool (*given)(int fd))
         made_child(&child);
 }
 
+/* ---- the child ---- */
+
 static void inherit_listener(struct ns_listener *l)
 {
     ns_lock_reset(&l->lock);
     l->source = (struct ns_source){ .fd = -1 };
     l->timer = (struct ns_timer){ 0 };
+    l->pumping = l->accepting = l->stood_in = false;
     l->head = l->count = 0; /* what waits there is the parent's */
-    l->watched = l->shared;
-    l->o.watches = NULL;
-    ns_door_inherit(l);
     ns_count_listeners++;
+    if (!l->door) {
+        l->watched = l->shared = true;
+        l->parent = (uint32_t)ns_sys_getppid();
+        return;
+    }
+    l->watched = l->shared;
+    /* What stands in for it would be in the parent's epoll descriptor, which is the same. */
+    ns_watch_drop_all(&l->o);
+    ns_door_inherit(l);
+}
+
+/* It awaits its first bytes: NEW is taken off, whoever reads it. */
+static void inherit_awaiting(struct ns_sock *s)
+{
+    ns_lock_reset(&s->rx);
+    ns_lock_reset(&s->tx);
+    s->unfaithful = true;
+    ns_count_awaiting++;
+    ns_first_release(s, s->o.fd);
+}
+
+/* What the parent keeps for itself is its alone: here it is plain TCP. */
+static void disinherit(struct ns_object *o)
+{
+    struct ns_listener *l = (struct ns_listener *)o;
+    for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
+        ns_table_remove(fd);
+    if (o->kind == NS_KIND_LISTENER && l->door) {
+        ns_door_inherit(l);
+        ns_door_part(l);
+    }
+    o->watches = NULL;
+    *(o->previous ? &o->previous->next : &ns_objects) = o->next;
+    if (o->next)
+        o->next->previous = o->previous;
+}
+
+static void inherit_object(struct ns_object *o)
+{
+    struct ns_sock *s = (struct ns_sock *)o;
+    bool sock = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT;
+    if (o->fd < 0 || (sock && !ns_dormant_inherit(s) && s->session.state != NS_AWAITING))
+        disinherit(o);
+    else if (sock && !s->share)
+        inherit_awaiting(s);
+    else if (o->kind == NS_KIND_LISTENER)
+        inherit_listener((struct ns_listener *)o);
 }
 
 void ns_fork_child(void)
@@ -214,24 +304,18 @@ void ns_fork_child(void)
     ns_engine_fork_child();
     ns_detect_fork_child();
     ns_names_fork_child();
+    ns_mailbox_fork_child();
+    ns_dormant_fork_child();
+    ns_watch_fork_child();
     ns_internal_fork_child();
-    ns_count_asking = ns_count_offering = ns_count_special = ns_count_listeners = 0;
+    ns_count_asking = ns_count_offering = ns_count_awaiting = ns_count_special = ns_count_listeners = 0;
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         next = o->next;
-        if (o->kind == NS_KIND_LISTENER && o->fd >= 0 && ((struct ns_listener *)o)->door) {
-            inherit_listener((struct ns_listener *)o);
-        } else if (o->kind != NS_KIND_SOCK || ((struct ns_sock *)o)->session.state != NS_AWAITING) {
-            for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
-                ns_table_remove(fd);
-        } else {
-            struct ns_sock *s = (struct ns_sock *)o;
-            ns_lock_reset(&s->rx);
-            ns_lock_reset(&s->tx);
-            s->unfaithful = true;
-            ns_first_release(s, o->fd);
-        }
+        inherit_object(o);
     }
 }
+
+/* ---- the end ---- */
 
 /* The client may have given up the connection that the kernel would deliver on
  * after us: when it is here, or it was not so, is known at the exchange's end. */
@@ -264,7 +348,10 @@ static bool anything_undelivered(void)
 
 void ns_process_exiting(void)
 {
-    if (!ns_table || !ns_helper_running())
+    if (!ns_table)
+        return;
+    ns_dormant_lay_all();
+    if (!ns_helper_running())
         return;
     int64_t patience_ms = ns_engine.policy.give_up_ms < EXIT_MS ? ns_engine.policy.give_up_ms : EXIT_MS;
     struct ns_time end = ns_time_add(ns_now(), ns_time_ms(patience_ms));
@@ -288,26 +375,31 @@ static int next_heirloom(void)
     int fd = -1;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next)
-        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state((struct ns_sock *)o) != NS_FAILED)
+        if ((o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) && o->fd >= 0 &&
+            ns_sock_state((struct ns_sock *)o) != NS_FAILED)
             ns_object_each_fd(o, open_after_exec, &fd);
     ns_table_unhold(&hold);
     return fd;
 }
 
-/* A listener that other processes have, and the next program too. */
+/* A listener that the next program has, too, which would not know what to make of a NEW. */
 static void unlock_heirlooms(void)
 {
     struct ns_hold hold;
+    bool any_left = false;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o; o = o->next) {
         int fd = -1;
-        if (o->kind != NS_KIND_LISTENER || o->fd < 0 || !((struct ns_listener *)o)->door)
+        if (o->kind != NS_KIND_LISTENER || o->fd < 0)
             continue;
         ns_object_each_fd(o, open_after_exec, &fd);
-        if (fd >= 0)
+        any_left |= fd >= 0;
+        if (fd >= 0 && ((struct ns_listener *)o)->door)
             ns_door_unlock((struct ns_listener *)o);
     }
     ns_table_unhold(&hold);
+    if (any_left)
+        ns_hello_mute();
 }
 
 void ns_exec_prepare(void)

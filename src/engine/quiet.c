@@ -15,7 +15,7 @@ static int next_session(void)
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next) {
         enum ns_state state = o->kind == NS_KIND_SOCK ? ns_sock_state((struct ns_sock *)o) : NS_PLAIN;
-        if (state != NS_PLAIN && state != NS_FAILED)
+        if ((state != NS_PLAIN && state != NS_FAILED) || o->kind == NS_KIND_DORMANT)
             fd = o->fd;
     }
     ns_table_unhold(&hold);

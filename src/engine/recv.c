@@ -363,7 +363,7 @@ static ssize_t await_more(struct ns_sock *s, struct ns_slot *slot, int fd, struc
     bool connected = ns_sock_state(s) != NS_SUSPENDED;
     int err = block(s, slot, fd, i, connected ? POLLIN : 0, inbox_waits);
     ns_lock_quiet(&s->rx, &saved);
-    if (ns_sock_at(fd) == s)
+    if (ns_sock_is(s, fd))
         ns_inbox_mark(s, fd);
     ns_unlock_quiet(&s->rx, &saved);
     bool same = connected && __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
@@ -383,7 +383,7 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
     i->awaited = false;
     ns_lock_quiet(&s->rx, &saved);
     uint32_t generation = s->generation;
-    ssize_t n = ns_sock_at(fd) == s ? look(s, fd, i, &first) : RETRY;
+    ssize_t n = ns_sock_is(s, fd) ? look(s, fd, i, &first) : RETRY;
     ns_unlock_quiet(&s->rx, &saved);
 
     if (i->lowered) {

@@ -109,7 +109,8 @@ void ns_resume_try(struct ns_sock *s, enum ns_urgency urgency, struct ns_time no
 {
     static const char *const words[] = { "suspected", "lost", "dead" };
     struct ns_recovery *r = s->recovery;
-    if (s->session.role != NS_CLIENT || !ns_session_protected(&s->session))
+    if (s->session.role != NS_CLIENT || !ns_session_protected(&s->session) ||
+        ns_object_kind(&s->o) == NS_KIND_DORMANT)
         return;
     if (!ns_resume_worse(s, urgency))
         return;

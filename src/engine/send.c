@@ -352,7 +352,7 @@ static ssize_t round_once(struct ns_sock *s, int fd, struct out *o, struct ns_ti
         ns_unlock(&s->tx);
         return NS_NOT_OURS;
     }
-    if (ns_sock_at(fd) != s) {
+    if (!ns_sock_is(s, fd)) {
         ns_unlock(&s->tx);
         return 0;
     }

@@ -1,6 +1,7 @@
 #include "engine/serve.h"
 
 #include "engine/broker.h"
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
@@ -9,6 +10,7 @@
 #include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/listener.h"
+#include "engine/mailbox.h"
 #include "engine/resume.h"
 #include "engine/sock.h"
 #include "engine/swap.h"
@@ -109,9 +111,11 @@ enum ns_refusal ns_serve_holds(const uint8_t id[16])
 {
     struct ns_hold hold;
     enum ns_refusal refusal;
+    uint8_t mailbox[NS_MAILBOX_BYTES];
     ns_table_hold(&hold);
     find(id, &refusal);
-    if (refusal == NS_REFUSED_UNKNOWN && ns_listener_hides())
+    if (refusal == NS_REFUSED_UNKNOWN &&
+        (ns_dormant_find(id, mailbox) == NS_ROUTE_LATER || ns_listener_hides()))
         refusal = NS_REFUSED_LATER;
     ns_table_unhold(&hold);
     return refusal;
@@ -140,7 +144,7 @@ static void answered(void *ctx, enum ns_broker_answer answer, struct ns_time now
  * again, nobody can say that there is no such session. */
 static bool pass_on(struct ns_guest *g, const struct ns_resume *p, struct ns_time now)
 {
-    if (g->passed || !ns_broker_expected())
+    if (g->passed != NS_PASSED_NOT || !ns_broker_expected())
         return false;
     if (offered == OFFERED_MAX || !ns_broker_offer(p->session_id, g->source.fd, g->in, g->have, answered, g)) {
         refuse(g, NS_REFUSED_LATER, p->epoch, now);
@@ -152,6 +156,25 @@ static bool pass_on(struct ns_guest *g, const struct ns_resume *p, struct ns_tim
     ns_loop_remove(&g->source);
     ns_timer_clear(&g->timer);
     return true;
+}
+
+/* Whether another process of the family has it, and gets the connection. */
+static bool passed_on(struct ns_guest *g, const uint8_t id[16], enum ns_refusal *refusal)
+{
+    struct ns_hold hold;
+    uint8_t mailbox[NS_MAILBOX_BYTES];
+    ns_table_hold(&hold);
+    enum ns_route r = ns_dormant_find(id, mailbox);
+    ns_table_unhold(&hold);
+    if (r == NS_ROUTE_THERE && g->passed != NS_PASSED_BY_FAMILY &&
+        ns_mailbox_pass(mailbox, g->source.fd, g->in, g->have)) {
+        ns_debug("a RESUME goes to the process that has its session");
+        return true;
+    }
+    /* Where there is a broker it asks all. */
+    if (r != NS_ROUTE_NONE && !(g->passed == NS_PASSED_NOT && ns_broker_expected()))
+        *refusal = NS_REFUSED_LATER;
+    return false;
 }
 
 static void got_resume(struct ns_guest *g, struct ns_time now)
@@ -176,6 +199,10 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
         ns_unlock(&s->tx);
     }
     ns_table_unhold(&hold);
+    if (!held && refusal == NS_REFUSED_UNKNOWN && passed_on(g, p.session_id, &refusal)) {
+        dismiss(g);
+        return;
+    }
     if (!held && refusal == NS_REFUSED_UNKNOWN && pass_on(g, &p, now))
         return;
     if (refusal == NS_REFUSED_LATER) {
@@ -478,14 +505,14 @@ void ns_serve_take(int fd, struct ns_time now)
         ns_guest_count(g);
 }
 
-void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, struct ns_time now)
+void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, bool by_family, struct ns_time now)
 {
     struct ns_guest *g = ns_guest_new(fd, guest_event, expired);
     if (!g)
         return;
     ns_loop_add(&g->source, EPOLLIN | EPOLLPRI);
     ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(STRANGER_MS)));
-    g->passed = true;
+    g->passed = by_family ? NS_PASSED_BY_FAMILY : NS_PASSED_BY_BROKER;
     ns_debug("took a connection that another process accepted");
     g->have = bytes < sizeof g->in ? bytes : sizeof g->in;
     memcpy(g->in, read, g->have);

@@ -13,8 +13,8 @@ void ns_serve_take(int fd, struct ns_time now);
 enum ns_refusal ns_serve_holds(const uint8_t id[16]);
 
 /* Takes a connection that another process has accepted, and of which it has `read`
- * the RESUME, `bytes` bytes. */
-void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, struct ns_time now);
+ * the RESUME, `bytes` bytes; from the broker, or from a process of the family. */
+void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, bool by_family, struct ns_time now);
 
 void ns_serve_fork_child(void);
 

@@ -73,7 +73,7 @@ int ns_shutdown(int fd, int how)
     uint32_t generation = 0;
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
-    if (ns_sock_at(fd) == s) {
+    if (ns_sock_is(s, fd)) {
         generation = s->generation;
         r = shut(s, fd, how, &lost, &forget);
     }

@@ -28,6 +28,7 @@ enum ns_kind {
     NS_KIND_FREE,
     NS_KIND_SOCK,
     NS_KIND_LISTENER,
+    NS_KIND_DORMANT, /* a session that another process may have: struct ns_sock, see dormant.h */
     NS_KIND_EPOLL, /* an epoll descriptor that has sessions or listeners in it */
 };
 
@@ -53,6 +54,8 @@ struct ns_name {
  * or ns_sys_getpeername. Returns whether it is known. */
 bool ns_name_learn(struct ns_name *name, int fd, int (*ask)(int, struct sockaddr *, socklen_t *));
 
+struct ns_estate;   /* estate.h */
+struct ns_share;
 struct ns_recovery; /* recovery.h: the paths being tried */
 
 /* What detection remembers of a session; helper. */
@@ -136,7 +139,14 @@ struct ns_sock {
     uint64_t replayed;         /* table */
     uint32_t told;             /* broker_hold.c: when it was last told of; helper */
     uint64_t established_s;    /* wall clock; helper */
-    bool inherited;            /* held in common with a process that has told of it; constant */
+    bool inherited;            /* held in common with a process that has told of it; table */
+
+    struct ns_estate *estate;     /* other processes have it too: what they share; table and tx */
+    struct ns_share *share;
+    uint32_t laid;                /* which state of those laid down this is; table */
+    int unborn;                   /* the place of the child that is being forked; table */
+    bool young;                   /* it was another process's before; table */
+    struct ns_time dormant_since; /* table */
 };
 
 /* The four settings of keepalive, in the order of ns_sock.keepalive (options.c). */
@@ -169,12 +179,44 @@ static inline int ns_sock_number(const struct ns_sock *s)
     return __atomic_load_n(&s->o.fd, __ATOMIC_SEQ_CST);
 }
 
+static inline enum ns_kind ns_object_kind(const struct ns_object *o)
+{
+    return __atomic_load_n(&o->kind, __ATOMIC_SEQ_CST);
+}
+
+/* Makes a dormant session this process's, or plain TCP where another has it
+ * (dormant.h). NULL when it is no session any more. No lock held but the table's. */
+struct ns_sock *ns_sock_wake(struct ns_object *o);
+
 /* The session at `fd`, or NULL. Only the slot (slot.h) or its tx lock keeps it
- * from being freed; look at the table again once either is held. */
+ * from being freed; look at the table again once either is held. No lock held
+ * but the table's. */
 static inline struct ns_sock *ns_sock_at(int fd)
 {
     struct ns_object *o = ns_object_at(fd);
-    return o && o->kind == NS_KIND_SOCK ? (struct ns_sock *)o : NULL;
+    if (__builtin_expect(o && ns_object_kind(o) == NS_KIND_SOCK, 1))
+        return (struct ns_sock *)o;
+    return o && ns_object_kind(o) == NS_KIND_DORMANT ? ns_sock_wake(o) : NULL;
+}
+
+/* The object at `fd`, awake if it is a session. */
+static inline struct ns_object *ns_object_awake(int fd)
+{
+    struct ns_object *o = ns_object_at(fd);
+    return o && ns_object_kind(o) == NS_KIND_DORMANT ? (struct ns_object *)ns_sock_wake(o) : o;
+}
+
+/* The same for who only asks about it: that wakes none. */
+static inline struct ns_sock *ns_sock_peek(int fd)
+{
+    struct ns_object *o = ns_object_at(fd);
+    return o && (ns_object_kind(o) == NS_KIND_SOCK || ns_object_kind(o) == NS_KIND_DORMANT) ? (struct ns_sock *)o : NULL;
+}
+
+/* Whether it is there, and awake; with any lock held. */
+static inline bool ns_sock_is(const struct ns_sock *s, int fd)
+{
+    return ns_object_at(fd) == &s->o && ns_object_kind(&s->o) == NS_KIND_SOCK;
 }
 
 int ns_table_init(void);
@@ -271,6 +313,8 @@ static inline void ns_sock_touch(struct ns_sock *s)
 
 /* Takes a session that is about to be freed out of the counters below. */
 void ns_sock_uncount(struct ns_sock *s);
+/* And in again. */
+void ns_sock_count(struct ns_sock *s);
 
 /* tx held: sets the state, and the log says so. */
 bool ns_sock_event(struct ns_sock *s, enum ns_event event);
@@ -280,6 +324,7 @@ extern uint32_t ns_count_offering;  /* sessions that owe a NEW */
 extern uint32_t ns_count_asking;    /* sessions that connect, or whose peer is being asked */
 extern uint32_t ns_count_awaiting;  /* sessions that do not know their first bytes */
 extern uint32_t ns_count_swaps;     /* connections replaced, ever */
+extern uint32_t ns_count_dormant;   /* sessions that another process may have */
 extern uint32_t ns_count_special;   /* sessions suspended, full or with an inbox, listeners with a queue */
 
 #endif

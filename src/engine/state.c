@@ -1,4 +1,5 @@
 /* Changes of a session's state that any thread may make. How it ends: end.c. */
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/ledger.h"
@@ -50,6 +51,13 @@ void ns_sock_uncount(struct ns_sock *s)
     ns_sock_set_full(s, false);
 }
 
+void ns_sock_count(struct ns_sock *s)
+{
+    count_state(s->session.state, 1);
+    if (ns_sock_inbox_filled(s))
+        __atomic_fetch_add(&ns_count_special, 1, __ATOMIC_SEQ_CST);
+}
+
 bool ns_sock_event(struct ns_sock *s, enum ns_event event)
 {
     enum ns_state old = s->session.state;
@@ -58,6 +66,8 @@ bool ns_sock_event(struct ns_sock *s, enum ns_event event)
     enum ns_state new = s->session.state;
     count_state(old, -1u);
     count_state(new, 1);
+    if (new == NS_PLAIN)
+        ns_dormant_plain(s);
     ns_debug("descriptor %d: %s, %s, now %s", ns_sock_number(s), ns_state_name(old), ns_event_name(event),
              ns_state_name(new));
     return true;
@@ -66,7 +76,7 @@ bool ns_sock_event(struct ns_sock *s, enum ns_event event)
 bool ns_sock_faithful(struct ns_sock *s, int fd)
 {
     struct ns_ledger l, again;
-    if (__atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) || ns_ledger_read(fd, &l) < 0)
+    if (__atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) || !ns_dormant_ours(s) || ns_ledger_read(fd, &l) < 0)
         return false;
     /* The two counters come from two calls: on a living connection, only what
      * has not moved in between is a picture of one moment. */
@@ -93,6 +103,10 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
 {
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
+    if (ns_object_kind(&s->o) == NS_KIND_DORMANT) { /* who calls next wakes it, or is told */
+        ns_unlock_quiet(&s->tx, &saved);
+        return true;
+    }
     bool mine = s->generation == generation && s->session.state == NS_CONNECTED && !s->retired;
     int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
     bool resumable = mine ? fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_running()
@@ -137,6 +151,7 @@ void ns_sock_born(struct ns_sock *s)
         ns_sock_index(s);
     if (!replayed) {
         ns_helper_post_lazily(s, NS_TODO_BORN);
+        ns_dormant_name(s);
     }
     ns_table_unhold(&hold);
     if (replayed) {

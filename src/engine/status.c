@@ -29,7 +29,7 @@ int ns_status(int fd, struct ns_status *status)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    struct ns_sock *s = ns_sock_at(fd);
+    struct ns_sock *s = ns_sock_peek(fd);
     if (!s) {
         ns_table_unhold(&hold);
         return NS_NOT_OURS;

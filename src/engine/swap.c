@@ -1,5 +1,6 @@
 #include "engine/swap.h"
 
+#include "engine/dormant.h"
 #include "engine/engine.h"
 #include "engine/inbox.h"
 #include "engine/internal.h"
@@ -121,7 +122,7 @@ static int drain_and_count(struct ns_sock *s, int fd, struct ns_ledger *l)
 static bool suspend(struct ns_sock *s, int fd)
 {
     ns_lock(&s->tx);
-    bool going_on = ns_session_protected(&s->session) && ns_sock_faithful(s, fd);
+    bool going_on = ns_session_protected(&s->session) && ns_sock_faithful(s, fd) && ns_dormant_move(s);
     if (going_on) {
         ns_sock_event(s, NS_EVENT_LOST);
         __atomic_store_n(&s->tx_open, false, __ATOMIC_SEQ_CST);
@@ -197,7 +198,8 @@ static int begin_retiring(struct ns_sock *s)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    int fd = own_duplicate(s);
+    /* Not now: who calls for it next decides. */
+    int fd = ns_object_kind(&s->o) == NS_KIND_DORMANT ? -EBUSY : own_duplicate(s);
     if (fd >= 0 && suspend(s, fd)) {
         s->retiring = true;
         ns_swap_learn_ends(s, fd);

@@ -289,6 +289,11 @@ static inline pid_t ns_sys_getpid(void)
     return (pid_t)ns_syscall6(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
+static inline pid_t ns_sys_getppid(void)
+{
+    return (pid_t)ns_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0);
+}
+
 static inline pid_t ns_sys_gettid(void)
 {
     return (pid_t)ns_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0);

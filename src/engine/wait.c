@@ -71,7 +71,7 @@ static void prepare_one(struct set *w, nfds_t i)
     *p = w->fds[i];
     p->revents = 0;
     w->fds[i].revents = 0;
-    struct ns_object *o = ns_object_at(p->fd);
+    struct ns_object *o = ns_object_awake(p->fd);
     if (!o)
         return;
     if (o->kind == NS_KIND_LISTENER) {
@@ -113,7 +113,7 @@ static void prepare(struct set *w)
 /* What the kernel said of one descriptor, as the application may see it. */
 static short collect_one(struct pollfd *p, bool swapped)
 {
-    struct ns_object *o = p->revents ? ns_object_at(p->fd) : NULL;
+    struct ns_object *o = p->revents ? ns_object_awake(p->fd) : NULL;
     if (!o)
         return p->revents;
     if (o->kind == NS_KIND_LISTENER) {

@@ -234,6 +234,13 @@ static struct ns_watch *find(struct ns_object *o, struct ns_object *epoll, int f
     return NULL;
 }
 
+void ns_watch_fork_child(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        for (struct ns_watch *w = o->kind == NS_KIND_EPOLL ? NULL : o->watches; w; w = w->next)
+            w->stand_in = -1;
+}
+
 static void unlink_from(struct ns_watch **list, struct ns_watch *w, bool in)
 {
     while (*list && *list != w)
@@ -392,7 +399,8 @@ int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     if (!ns_object_at(fd) || (op != EPOLL_CTL_DEL && !event))
         return NS_NOT_OURS;
     ns_table_hold(&hold);
-    struct ns_object *o = ns_object_at(fd), *epoll = o ? epoll_object(epfd) : NULL;
+    struct ns_object *o = op == EPOLL_CTL_DEL ? ns_object_at(fd) : ns_object_awake(fd);
+    struct ns_object *epoll = o ? epoll_object(epfd) : NULL;
     int r = NS_NOT_OURS;
     if (o && o->kind != NS_KIND_EPOLL && epoll) {
         struct ns_watch *w = find(o, epoll, fd);
@@ -467,6 +475,8 @@ static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
             continue;
         known = true;
         struct ns_object *o = w->object;
+        if (ns_object_kind(o) == NS_KIND_DORMANT && !ns_sock_wake(o))
+            return e->events;
         bool awaited = awaits_first(o);
         uint32_t judged = judge(o, w->fd, w->event.events, e->events);
         if (awaited && !o->watches) /* judging has forgotten it */
@@ -530,6 +540,22 @@ static bool telling(const struct epoll_event *events, int n)
     return false;
 }
 
+/* Who waits for a session calls for it. */
+static void wake_all_in(int epfd)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    struct ns_object *epoll = ns_object_at(epfd);
+    struct ns_watch *w = epoll && epoll->kind == NS_KIND_EPOLL ? epoll->watches : NULL;
+    while (w && ns_object_kind(w->object) != NS_KIND_DORMANT)
+        w = w->next_in;
+    if (w) {
+        ns_sock_wake(w->object);
+        wake_all_in(epfd); /* its registrations may have gone */
+    }
+    ns_table_unhold(&hold);
+}
+
 int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask)
 {
     struct ns_object *o = ns_object_at(epfd);
@@ -537,6 +563,8 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
         ns_offer_all();
     if (!o || o->kind != NS_KIND_EPOLL)
         return NS_NOT_OURS;
+    if (__atomic_load_n(&ns_count_dormant, __ATOMIC_RELAXED))
+        wake_all_in(epfd);
     struct ns_time end = timeout_ms < 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(timeout_ms));
     struct ns_handled since = ns_handled;
     int saved = errno;

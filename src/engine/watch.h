@@ -47,6 +47,9 @@ void ns_watch_stand_in(struct ns_object *o, bool on);
 /* Takes over a registration that was made before the object was. */
 void ns_watch_adopt(struct ns_object *o, int fd);
 
+/* In a forked child: what stands in belongs to the parent. */
+void ns_watch_fork_child(void);
+
 /* Forgets all registrations of an object. */
 void ns_watch_drop_all(struct ns_object *o);
 

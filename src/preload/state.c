@@ -11,7 +11,7 @@ __attribute__((visibility("default"))) int namesocket_shim_state(int fd);
 
 int namesocket_shim_state(int fd)
 {
-    struct ns_sock *s = ns_sock_at(fd);
+    struct ns_sock *s = ns_sock_peek(fd);
     if (!s)
         return 0;
     switch (ns_sock_state(s)) {

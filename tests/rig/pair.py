@@ -54,7 +54,7 @@ class Pair:
         self.common = ["-c", str(connections), "--timeout", "120", "--check-so-error"]
         if first:
             self.common += ["--server-speaks-first"]
-        self.client_args = ["-m", mode, "-f", forms[0], *self.common]
+        self.client_args = ["-m", mode, *self.form(forms[0]), *self.common]
         if mode == "idle":
             self.client_args += ["-n", str(idle_bytes)]
         if mode == "halfclose":
@@ -70,6 +70,12 @@ class Pair:
         self.server = self.client = None
         self.link = None
 
+    @staticmethod
+    def form(name):
+        """fork-X: the form X, in a process that was forked."""
+        plain = name.removeprefix("fork-")
+        return ["-f", plain] + (["--fork"] if plain != name else [])
+
     def env(self, side):
         if side not in self.shim_at:
             return {}
@@ -84,7 +90,7 @@ class Pair:
         return {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"} | self.settings
 
     def start_server(self, name="server"):
-        proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, "-f", self.server_form, *self.common],
+        proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, *self.form(self.server_form), *self.common],
                                    self.env("server"))
         proc.wait_line("listening")
         return proc

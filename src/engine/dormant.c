@@ -1,0 +1,492 @@
+#include "engine/dormant.h"
+
+#include "engine/end.h"
+#include "engine/engine.h"
+#include "engine/estate.h"
+#include "engine/first.h"
+#include "engine/laid.h"
+#include "engine/mailbox.h"
+#include "engine/recovery.h"
+#include "engine/sys.h"
+#include "engine/watch.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define RECLAIM_MS    1000
+#define WITNESSES_MAX 4096
+
+uint32_t ns_count_dormant;
+
+static uint32_t me(void)
+{
+    return (uint32_t)ns_sys_getpid();
+}
+
+static uint64_t word_of(const struct ns_share *x)
+{
+    return __atomic_load_n(&x->word, __ATOMIC_SEQ_CST);
+}
+
+static bool change(struct ns_share *x, uint64_t from, uint64_t to)
+{
+    return __atomic_compare_exchange_n(&x->word, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* Whether its state is nothing but that: no exchange is under way, no byte is
+ * between ring and socket. Table, rx and tx held. */
+static bool whole(const struct ns_sock *s)
+{
+    if (s->unfaithful || s->session.version != 2)
+        return false;
+    if (s->session.state == NS_AWAITING)
+        return true;
+    return s->session.state == NS_CONNECTED && s->tx_open && !s->retired && !s->retiring && !s->recovery &&
+           s->replay.fd <= 0 && s->session.pins == 0 && s->guests == 0 && !s->tx_full &&
+           s->session.carrier.tx_position == s->session.ring.head;
+}
+
+/* ---- waking ---- */
+
+/* In its owner's place. */
+static void awake(struct ns_sock *s)
+{
+    s->tx_open = true;
+    s->inbox_filled = ns_ring_used(&s->inbox) > 0;
+    s->rx_open = s->session.state == NS_CONNECTED && !s->inbox_filled;
+    ns_sock_count(s);
+    __atomic_fetch_sub(&ns_count_dormant, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->o.kind, NS_KIND_SOCK, __ATOMIC_SEQ_CST);
+}
+
+static bool claim(struct ns_sock *s)
+{
+    struct ns_share *x = s->share;
+    if (!change(x, 0, me()))
+        return false;
+    uint32_t laid = __atomic_load_n(&x->laid, __ATOMIC_SEQ_CST);
+    if (laid != s->laid && !ns_laid_read(s)) {
+        ns_error("what another process has laid down of the session cannot be read");
+        __atomic_fetch_or(&x->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST);
+        return false;
+    }
+    s->laid = laid;
+    ns_share_unhold(x, me()); /* after an exec that has failed it is not noted */
+    ns_share_hold(x, me());
+    return true;
+}
+
+/* Found again by whoever looks for it, and looked after. */
+static void settle_in(struct ns_sock *s)
+{
+    if (s->session.state != NS_CONNECTED)
+        return;
+    if (s->session.role == NS_SERVER)
+        ns_sock_index(s);
+    if (ns_helper_start() == 0)
+        ns_helper_post_lazily(s, NS_TODO_BORN);
+    ns_dormant_name(s);
+    ns_sock_touch(s);
+}
+
+/* Another process has it, or had it when it was killed. */
+static void lose(struct ns_sock *s)
+{
+    uint64_t word = __atomic_fetch_or(&s->share->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST);
+    bool hole = (word & NS_SHARE_MOVED) || ns_ring_used(&s->inbox) > 0;
+    bool awaiting = s->session.state == NS_AWAITING;
+    ns_debug("descriptor %d: another process has the session", s->o.fd);
+    ns_ring_destroy(&s->inbox);
+    if (awaiting && hole)
+        ns_session_event(&s->session, NS_EVENT_NEW);
+    if (hole) {
+        /* The connection here is gone, or bytes in front of it: nothing may be read. */
+        ns_session_event(&s->session, NS_EVENT_LOST);
+        ns_session_event(&s->session, NS_EVENT_GAVE_UP);
+        __atomic_store_n(&s->failure, ECONNRESET, __ATOMIC_SEQ_CST);
+        ns_info("the session was moved by another process, while this one had not used it");
+    }
+    s->unfaithful = true;
+    awake(s);
+    if (hole)
+        return;
+    ns_info("session demoted: two processes use it at once");
+    /* NEW has to be taken off, whoever reads it. */
+    if (!awaiting) {
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        ns_sock_forget(s);
+    }
+}
+
+struct ns_sock *ns_sock_wake(struct ns_object *o)
+{
+    struct ns_sock *s = (struct ns_sock *)o;
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (o->kind == NS_KIND_DORMANT && o->fds > 0) {
+        if (claim(s)) {
+            awake(s);
+            settle_in(s);
+        } else {
+            lose(s);
+        }
+    }
+    bool here = o->kind == NS_KIND_SOCK && o->fds > 0;
+    ns_table_unhold(&hold);
+    return here ? s : NULL;
+}
+
+/* ---- going to sleep ---- */
+
+/* Table, rx and tx held. False when a thread is inside it: then it stays. */
+static bool put_to_sleep(struct ns_sock *s)
+{
+    /* In this order, so that either we see a thread inside or it sees this. */
+    __atomic_store_n(&s->o.kind, NS_KIND_DORMANT, __ATOMIC_SEQ_CST);
+    if (ns_slots_inside(s)) {
+        __atomic_store_n(&s->o.kind, NS_KIND_SOCK, __ATOMIC_SEQ_CST);
+        return false;
+    }
+    __atomic_fetch_add(&ns_count_dormant, 1, __ATOMIC_SEQ_CST);
+    ns_sock_uncount(s);
+    ns_sock_unindex(s);
+    s->dormant_since = ns_now();
+    return true;
+}
+
+/* Whoever looks at its share has the table or tx. */
+static void leave_share(struct ns_sock *s)
+{
+    ns_lock(&s->tx);
+    s->share = NULL;
+    s->estate = NULL;
+    ns_unlock(&s->tx);
+}
+
+void ns_dormant_drop(struct ns_sock *s)
+{
+    struct ns_estate *e = s->estate;
+    if (!s->share)
+        return;
+    ns_share_unhold(s->share, me());
+    leave_share(s);
+    ns_estate_unuse(e);
+}
+
+static bool can_share(const struct ns_sock *s)
+{
+    if (s->o.kind != NS_KIND_SOCK || s->o.fd < 0 || s->session.version != 2 || s->unfaithful)
+        return false;
+    enum ns_state state = ns_sock_state(s);
+    return state == NS_AWAITING || state == NS_CONNECTED || state == NS_SUSPENDED;
+}
+
+static bool needs_share(struct ns_sock *s)
+{
+    if (!can_share(s))
+        return false;
+    /* The others have a connection that is gone; the child gets the one in use. */
+    if (s->share && (word_of(s->share) & NS_SHARE_MOVED))
+        ns_dormant_drop(s);
+    return !s->share;
+}
+
+static void begin_share(struct ns_sock *s, struct ns_estate *e, struct ns_share *x)
+{
+    x->word = me() | (s->session.state == NS_SUSPENDED ? NS_SHARE_MOVED : 0);
+    ns_share_hold(x, me());
+    ns_lock(&s->tx);
+    s->estate = e;
+    s->share = x;
+    ns_unlock(&s->tx);
+    s->laid = 0;
+    s->inherited = true;
+    if (ns_session_protected(&s->session)) {
+        memcpy(x->id, s->session.id, sizeof x->id);
+        __atomic_store_n(&x->named, 1, __ATOMIC_SEQ_CST);
+    }
+}
+
+/* Left to whoever of parent and child calls first, if it can be. Table held. */
+static void leave_to_first(struct ns_sock *s)
+{
+    bool others = ns_share_held(s->share, me());
+    s->unborn = ns_share_hold(s->share, NS_HOLDER_UNBORN);
+    bool rx = ns_lock(&s->rx), tx = ns_lock(&s->tx);
+    if (rx && tx && ns_dormant_ours(s) && whole(s)) {
+        ns_first_release(s, s->o.fd);
+        /* What both have in memory need not be written, unless for older holders. */
+        if (others && ns_laid_write(s, s->o.fd))
+            s->laid = __atomic_load_n(&s->share->laid, __ATOMIC_SEQ_CST);
+        else if (!others)
+            s->laid = __atomic_add_fetch(&s->share->laid, 1, __ATOMIC_SEQ_CST);
+        else
+            rx = false;
+        if (rx && put_to_sleep(s) && !change(s->share, me(), 0))
+            awake(s); /* an older holder has called for it: plain for all */
+    }
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+}
+
+void ns_dormant_prepare(void)
+{
+    size_t count = 0, used = 0;
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        count += needs_share((struct ns_sock *)o);
+    struct ns_estate *e = ns_estate_new(count);
+    if (!e && count > 0)
+        ns_error("no memory for sessions that two processes hold");
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        if (o->kind == NS_KIND_DORMANT)
+            s->unborn = ns_share_hold(s->share, NS_HOLDER_UNBORN);
+        if (!can_share(s))
+            continue;
+        if (!s->share && e && used < count)
+            begin_share(s, e, ns_estate_share(e, used++));
+        if (s->share)
+            leave_to_first(s);
+    }
+    for (; e && used < count; used++) /* lost meanwhile */
+        ns_estate_unuse(e);
+}
+
+/* ---- in the child ---- */
+
+bool ns_dormant_inherit(struct ns_sock *s)
+{
+    if (!s->share)
+        return false;
+    ns_share_hold_at(s->share, s->unborn, me());
+    ns_lock_reset(&s->rx);
+    ns_lock_reset(&s->tx);
+    s->o.kind = NS_KIND_DORMANT;
+    s->young = true;
+    s->recovery = NULL;
+    s->replay = (struct ns_source){ 0 };
+    s->parked = s->stalled = (struct ns_timer){ 0 };
+    s->todo = s->guests = s->holders = s->told = 0;
+    s->helped = s->buried = s->retired = s->retiring = s->tx_full = s->touched = false;
+    s->session.pins = 0;
+    s->pulse = (struct ns_pulse){ 0 };
+    s->hash_next = NULL;
+    ns_count_dormant++;
+    return true;
+}
+
+/* ---- whose it is ---- */
+
+bool ns_dormant_ours(const struct ns_sock *s)
+{
+    return !s->share || (word_of(s->share) & ~NS_SHARE_MOVED) == me();
+}
+
+bool ns_dormant_move(struct ns_sock *s)
+{
+    if (!s->share)
+        return true;
+    uint64_t word = word_of(s->share);
+    return word == (me() | NS_SHARE_MOVED) || change(s->share, me(), me() | NS_SHARE_MOVED);
+}
+
+void ns_dormant_plain(struct ns_sock *s)
+{
+    if (s->share)
+        __atomic_fetch_or(&s->share->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST);
+}
+
+void ns_dormant_name(struct ns_sock *s)
+{
+    const uint8_t *mailbox;
+    if (!s->share || s->session.role != NS_SERVER)
+        return;
+    memcpy(s->share->id, s->session.id, sizeof s->share->id);
+    __atomic_store_n(&s->share->named, 1, __ATOMIC_SEQ_CST);
+    if (ns_helper_start() < 0 || !(mailbox = ns_mailbox()))
+        return;
+    memcpy(s->share->mailbox, mailbox, sizeof s->share->mailbox);
+    __atomic_store_n(&s->share->addressed, 1, __ATOMIC_SEQ_CST);
+}
+
+/* ---- witnesses: what became of sessions that this process had ---- */
+
+static struct witness {
+    struct ns_estate *estate;
+    struct ns_share *share;
+} witnesses[WITNESSES_MAX]; /* table */
+static unsigned witness_count, next_look;
+
+static void forget_witness(unsigned i)
+{
+    ns_estate_unwatch(witnesses[i].estate);
+    witnesses[i] = witnesses[--witness_count];
+}
+
+/* A few each time, so that as many go as come. */
+static void look_after_witnesses(void)
+{
+    for (int i = 0; i < 3 && witness_count > 0; i++) {
+        unsigned at = next_look++ % witness_count;
+        uint64_t word = word_of(witnesses[at].share);
+        if ((word & NS_SHARE_PLAIN) || !ns_share_held(witnesses[at].share, me()))
+            forget_witness(at);
+    }
+}
+
+/* The session is no more here, but may be asked for here. */
+static void bear_witness(struct ns_sock *s)
+{
+    struct ns_estate *e = s->estate;
+    struct ns_share *x = s->share;
+    bool server = s->session.role == NS_SERVER && !(word_of(x) & NS_SHARE_PLAIN);
+    ns_share_unhold(x, me());
+    leave_share(s);
+    look_after_witnesses();
+    if (server) {
+        if (witness_count == WITNESSES_MAX)
+            forget_witness(next_look++ % WITNESSES_MAX);
+        ns_estate_watch(e);
+        witnesses[witness_count++] = (struct witness){ e, x };
+    } else {
+        ns_estate_unuse(e);
+    }
+}
+
+static enum ns_route route(struct ns_share *x, const uint8_t id[16], uint8_t mailbox[16])
+{
+    uint64_t word = word_of(x);
+    if (word & NS_SHARE_PLAIN)
+        return NS_ROUTE_NONE;
+    if (!__atomic_load_n(&x->named, __ATOMIC_SEQ_CST))
+        return ns_share_held(x, me()) ? NS_ROUTE_LATER : NS_ROUTE_NONE;
+    if (memcmp(x->id, id, sizeof x->id) != 0)
+        return NS_ROUTE_NONE;
+    if ((word & NS_SHARE_OWNER) == 0 || !__atomic_load_n(&x->addressed, __ATOMIC_SEQ_CST))
+        return NS_ROUTE_LATER;
+    memcpy(mailbox, x->mailbox, sizeof x->mailbox);
+    return NS_ROUTE_THERE;
+}
+
+enum ns_route ns_dormant_find(const uint8_t id[16], uint8_t mailbox[16])
+{
+    enum ns_route best = NS_ROUTE_NONE;
+    for (struct ns_object *o = ns_objects; o && best != NS_ROUTE_THERE; o = o->next) {
+        enum ns_route r =
+            o->kind == NS_KIND_DORMANT ? route(((struct ns_sock *)o)->share, id, mailbox) : NS_ROUTE_NONE;
+        best = r > best ? r : best;
+    }
+    for (unsigned i = 0; i < witness_count && best != NS_ROUTE_THERE; i++) {
+        enum ns_route r = route(witnesses[i].share, id, mailbox);
+        best = r > best ? r : best;
+    }
+    return best;
+}
+
+void ns_dormant_fork_child(void)
+{
+    ns_count_dormant = 0;
+}
+
+/* ---- ending ---- */
+
+/* Dormant, or never to be counted again. */
+void ns_dormant_dispose(struct ns_sock *s)
+{
+    bear_witness(s);
+    ns_ring_destroy(&s->inbox);
+    s->inbox_filled = false;
+    ns_lock(&s->tx);
+    if (!ns_session_event(&s->session, NS_EVENT_DEMOTED)) {
+        ns_session_event(&s->session, NS_EVENT_LOST);
+        ns_session_event(&s->session, NS_EVENT_GAVE_UP);
+    }
+    ns_unlock(&s->tx);
+    if (s->o.kind == NS_KIND_DORMANT)
+        __atomic_fetch_sub(&ns_count_dormant, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->o.kind, NS_KIND_SOCK, __ATOMIC_SEQ_CST);
+    ns_watch_drop_all(&s->o);
+    ns_sock_let_go(s);
+}
+
+/* Lays the state down for whoever calls next; where it is not whole, the others
+ * go on without. Table held; a descriptor is still open. */
+static void lay_down(struct ns_sock *s, int fd)
+{
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    bool laid = ns_dormant_ours(s) && whole(s);
+    if (laid && s->session.state == NS_AWAITING)
+        ns_first_release(s, fd);
+    laid = laid && ns_laid_write(s, fd) && put_to_sleep(s);
+    if (laid) {
+        s->laid = __atomic_load_n(&s->share->laid, __ATOMIC_SEQ_CST);
+        change(s->share, me(), 0);
+    } else {
+        ns_dormant_plain(s);
+    }
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+}
+
+bool ns_dormant_close(struct ns_sock *s, int fd)
+{
+    if (!s->share)
+        return false;
+    bool others = ns_share_held(s->share, me());
+    if (s->o.kind == NS_KIND_DORMANT) {
+        if (!others && claim(s)) {
+            awake(s);
+            settle_in(s);
+            return false;
+        }
+        ns_dormant_dispose(s);
+        return true;
+    }
+    /* Those whose connection is gone, or will be, have no part in how this one ends. */
+    if (!others || (word_of(s->share) & NS_SHARE_MOVED) || ns_sock_state(s) == NS_SUSPENDED)
+        return false;
+    lay_down(s, fd);
+    if (s->o.kind == NS_KIND_SOCK)
+        ns_sock_uncount(s);
+    ns_dormant_dispose(s);
+    return true;
+}
+
+void ns_dormant_lay_all(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        bool here = (o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) && o->fd >= 0 && s->share;
+        if (here && o->kind == NS_KIND_SOCK && ns_share_held(s->share, me()) &&
+            !(word_of(s->share) & NS_SHARE_MOVED) && ns_sock_state(s) != NS_PLAIN)
+            lay_down(s, o->fd);
+        if (here && o->kind == NS_KIND_DORMANT)
+            ns_share_unhold(s->share, me());
+    }
+    ns_table_unhold(&hold);
+}
+
+/* ---- on the helper ---- */
+
+bool ns_dormant_reclaim(struct ns_time now)
+{
+    struct ns_hold hold;
+    struct ns_object *next;
+    if (__atomic_load_n(&ns_count_dormant, __ATOMIC_SEQ_CST) == 0)
+        return false;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        next = o->next;
+        if (o->kind != NS_KIND_DORMANT || o->fd < 0 || s->young ||
+            ns_time_before(now, ns_time_add(s->dormant_since, ns_time_ms(RECLAIM_MS))) || !claim(s))
+            continue;
+        awake(s);
+        settle_in(s);
+    }
+    ns_table_unhold(&hold);
+    return true;
+}

@@ -1,0 +1,78 @@
+/*
+ * Sessions that several processes hold, after a fork. One of them has it at a
+ * time, as if it were alone; for the others it is dormant. Who calls for it first
+ * has it (ns_sock_wake, sock.h); who is done with it (close, exit) lays its state
+ * down for the next. When a second process calls while another has it, it becomes
+ * plain TCP for all, since nobody could know what is in the stream.
+ *
+ *                     fork
+ *        this process's ──► dormant, in parent and child
+ *              ▲                │
+ *              │ first to call  │ another was first, and
+ *              ├────────────────┤   has it still: plain TCP
+ *              │                │   has moved it: reset
+ *              │  laid down     ▼
+ *              └──────────── another's ── closed, or its process ends
+ *
+ * Why so, and not a ring in memory that all write to: nearly all programs that
+ * fork with a connection go on with it in one process, and until then, or in the
+ * steady state, this costs them nothing.
+ */
+#ifndef NS_ENGINE_DORMANT_H
+#define NS_ENGINE_DORMANT_H
+
+#include "engine/sock.h"
+
+/* ---- around a fork; table held ---- */
+
+void ns_dormant_prepare(void);
+/* In the child, of an object with descriptors: false when it is the parent's alone. */
+bool ns_dormant_inherit(struct ns_sock *s);
+void ns_dormant_fork_child(void);
+
+/* ---- whose it is ---- */
+
+/* Whether this process has it, and nobody has called for it meanwhile. */
+bool ns_dormant_ours(const struct ns_sock *s);
+
+/* It is about to be moved to another connection, which the others do not have:
+ * false when it is not ours alone. tx held. */
+bool ns_dormant_move(struct ns_sock *s);
+
+/* It has become plain TCP, for the others too. */
+void ns_dormant_plain(struct ns_sock *s);
+
+/* It has an id, and is found here from now on: by a RESUME that another process of
+ * the family accepts. No lock held but the table's. */
+void ns_dormant_name(struct ns_sock *s);
+
+/* ---- ending; table held ---- */
+
+/* Its last descriptor here is about to be closed. Returns true when other processes
+ * have it, or will: then it is freed here, and nothing else is to be done. False:
+ * it is this process's, and awake. */
+bool ns_dormant_close(struct ns_sock *s, int fd);
+
+/* The same where the number has been closed already, or is something else. */
+void ns_dormant_dispose(struct ns_sock *s);
+/* It is freed: it leaves the share. */
+void ns_dormant_drop(struct ns_sock *s);
+
+/* The process ends: lays all down. */
+void ns_dormant_lay_all(void); /* table not held */
+
+/* ---- on the helper ---- */
+
+/* What nobody has called for goes back to where it was. Returns whether there is any left. */
+bool ns_dormant_reclaim(struct ns_time now);
+
+enum ns_route {
+    NS_ROUTE_NONE,
+    NS_ROUTE_LATER, /* it is, or may be, another process's, which cannot be reached yet */
+    NS_ROUTE_THERE, /* it is at `mailbox` */
+};
+
+/* Where a session is that is not here. Table held. */
+enum ns_route ns_dormant_find(const uint8_t id[16], uint8_t mailbox[16]);
+
+#endif

@@ -1,0 +1,194 @@
+#include "engine/estate.h"
+
+#include "engine/internal.h"
+#include "engine/sys.h"
+
+#include <errno.h>
+#include <linux/memfd.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#define ESTATES_MAX 8192 /* as many a process maps */
+#define FILE_MAX    ((uint64_t)1 << 36)
+
+struct ns_estate {
+    int fd;
+    uint32_t users;    /* sessions and witnesses here; table */
+    uint32_t sessions; /* of them, those that may read or write a state; table */
+    size_t count;
+    struct header {
+        uint64_t end; /* of what is written; atomic */
+        uint64_t unused[15];
+        struct ns_share shares[];
+    } * map;
+};
+
+static struct ns_estate estates[ESTATES_MAX]; /* table */
+
+static size_t map_bytes(size_t count)
+{
+    return (sizeof(struct header) + count * sizeof(struct ns_share) + 4095) & ~(size_t)4095;
+}
+
+/* Sealed, so that no other process can take the pages away from under us. */
+static int new_file(size_t bytes)
+{
+    int fd =
+        (int)ns_syscall6(SYS_memfd_create, (long)"namesocket", MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0, 0, 0);
+    fd = ns_internal(fd);
+    if (fd >= 0 && (ns_syscall6(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0) < 0 ||
+                    ns_sys_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)) {
+        ns_internal_close(fd);
+        return -ENOMEM;
+    }
+    if (fd >= 0)
+        ns_internal_inherit(fd);
+    return fd;
+}
+
+struct ns_estate *ns_estate_new(size_t count)
+{
+    static unsigned next;
+    unsigned tries = 0;
+    while (tries < ESTATES_MAX && estates[next % ESTATES_MAX].map)
+        next++, tries++;
+    if (tries == ESTATES_MAX || count == 0)
+        return NULL;
+    struct ns_estate *e = &estates[next++ % ESTATES_MAX];
+    size_t bytes = map_bytes(count);
+    int fd = new_file(bytes);
+    if (fd < 0)
+        return NULL;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) {
+        ns_internal_close(fd);
+        return NULL;
+    }
+    *e = (struct ns_estate){
+        .fd = fd, .users = (uint32_t)count, .sessions = (uint32_t)count, .count = count, .map = p
+    };
+    e->map->end = bytes;
+    return e;
+}
+
+struct ns_share *ns_estate_share(struct ns_estate *e, size_t i)
+{
+    return &e->map->shares[i];
+}
+
+void ns_estate_watch(struct ns_estate *e)
+{
+    if (--e->sessions > 0)
+        return;
+    ns_internal_close(e->fd);
+    e->fd = -1;
+}
+
+void ns_estate_unwatch(struct ns_estate *e)
+{
+    if (--e->users > 0)
+        return;
+    munmap(e->map, map_bytes(e->count));
+    e->map = NULL;
+}
+
+void ns_estate_unuse(struct ns_estate *e)
+{
+    ns_estate_watch(e);
+    ns_estate_unwatch(e);
+}
+
+/* ---- holders ---- */
+
+int ns_share_hold(struct ns_share *x, uint32_t pid)
+{
+    for (int i = 0; i < NS_HOLDERS_MAX; i++) {
+        uint32_t none = 0;
+        if (__atomic_compare_exchange_n(&x->holders[i], &none, pid, false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST))
+            return i;
+    }
+    /* Who it is cannot be noted, so it is there for ever. */
+    __atomic_store_n(&x->holders[NS_HOLDERS_MAX - 1], NS_HOLDER_MANY, __ATOMIC_SEQ_CST);
+    return -1;
+}
+
+void ns_share_hold_at(struct ns_share *x, int place, uint32_t pid)
+{
+    if (place >= 0 && place < NS_HOLDERS_MAX)
+        __atomic_store_n(&x->holders[place], pid, __ATOMIC_SEQ_CST);
+}
+
+void ns_share_unhold(struct ns_share *x, uint32_t pid)
+{
+    for (int i = 0; i < NS_HOLDERS_MAX; i++) {
+        uint32_t found = pid;
+        __atomic_compare_exchange_n(&x->holders[i], &found, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+}
+
+/* A number that was given to another process since counts as there: then the
+ * session is less protected, never wrong. */
+static bool alive(uint32_t pid)
+{
+    if (pid == NS_HOLDER_UNBORN || pid == NS_HOLDER_MANY)
+        return true;
+    return ns_syscall6(SYS_kill, (long)pid, 0, 0, 0, 0, 0) != -ESRCH;
+}
+
+bool ns_share_held(struct ns_share *x, uint32_t pid)
+{
+    bool held = false;
+    for (int i = 0; i < NS_HOLDERS_MAX; i++) {
+        uint32_t other = __atomic_load_n(&x->holders[i], __ATOMIC_SEQ_CST);
+        if (other == 0 || other == pid)
+            continue;
+        if (alive(other))
+            held = true;
+        else
+            ns_share_unhold(x, other);
+    }
+    return held;
+}
+
+/* ---- the state ---- */
+
+/* Where there is room for as much: where it was before, or at the end of the file,
+ * twice as much as before. */
+static bool make_room(struct ns_estate *e, struct ns_share *x, uint64_t bytes)
+{
+    if (bytes > x->room) {
+        uint64_t room = x->room <= FILE_MAX / 2 && bytes < 2 * x->room ? 2 * x->room : bytes;
+        x->at = __atomic_fetch_add(&e->map->end, room, __ATOMIC_SEQ_CST);
+        x->room = room;
+    }
+    return x->at >= map_bytes(e->count) && x->at <= FILE_MAX;
+}
+
+bool ns_share_write(struct ns_estate *e, struct ns_share *x, const struct iovec *pieces, int count)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += pieces[i].iov_len;
+    if (!make_room(e, x, bytes))
+        return false;
+    uint64_t to = x->at;
+    for (int i = 0; i < count; i++) {
+        if (ns_syscall6(SYS_pwrite64, e->fd, (long)pieces[i].iov_base, (long)pieces[i].iov_len, (long)to, 0,
+                        0) != (long)pieces[i].iov_len)
+            return false;
+        to += pieces[i].iov_len;
+    }
+    x->bytes = bytes;
+    __atomic_fetch_add(&x->laid, 1, __ATOMIC_SEQ_CST);
+    return true;
+}
+
+bool ns_share_read(struct ns_estate *e, const struct ns_share *x, uint64_t from, void *out, size_t bytes)
+{
+    uint64_t at = __atomic_load_n(&x->at, __ATOMIC_RELAXED),
+             all = __atomic_load_n(&x->bytes, __ATOMIC_RELAXED);
+    if (at > FILE_MAX || all > FILE_MAX || from > all || bytes > all - from)
+        return false;
+    return ns_syscall6(SYS_pread64, e->fd, (long)out, (long)bytes, (long)(at + from), 0, 0) == (long)bytes;
+}

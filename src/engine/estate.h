@@ -1,0 +1,72 @@
+/*
+ * What processes share about the sessions that several of them hold: one estate
+ * for each fork, in a memory file that parent and child map, with a share for
+ * each session. A share says who has the session's state now, and keeps that state
+ * while nobody has it.
+ *
+ * Whoever maps an estate may be hostile (a child that has given up its privileges
+ * to be harmless). So nothing in it is a pointer or an index that is followed
+ * unchecked; at worst a session of that child's own is lost.
+ */
+#ifndef NS_ENGINE_ESTATE_H
+#define NS_ENGINE_ESTATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define NS_HOLDERS_MAX 13
+
+/*
+ * The word of a share: the process that has the session, or 0 while nobody has, and
+ * what has become of it.
+ */
+#define NS_SHARE_OWNER 0xffffffffull /* bits of a pid */
+#define NS_SHARE_PLAIN (1ull << 32)  /* it is plain TCP: never replay, never move it */
+#define NS_SHARE_MOVED (1ull << 33)  /* the owner has given up the connection that the others have */
+
+struct ns_share {
+    uint64_t word;                    /* atomic */
+    uint64_t at, bytes, room;         /* its state, in the file behind the shares */
+    uint32_t laid;                    /* how often its state was written; atomic */
+    uint32_t named;                   /* `id` is the session's; atomic */
+    uint32_t addressed;               /* `mailbox` is the owner's; atomic */
+    uint32_t holders[NS_HOLDERS_MAX]; /* processes that have a descriptor of it, 0 where none; atomic */
+    uint8_t id[16];
+    uint8_t mailbox[16];
+};
+
+/* A process that is about to be forked, and one too many to be noted. */
+#define NS_HOLDER_UNBORN 0xffffffffu
+#define NS_HOLDER_MANY   0xfffffffeu
+
+struct ns_estate; /* this process's mapping of one */
+
+/* An estate of `count` shares, all zero, each in use by a session here. NULL when
+ * there is no memory or descriptor. All here with the table held. */
+struct ns_estate *ns_estate_new(size_t count);
+struct ns_share *ns_estate_share(struct ns_estate *e, size_t i);
+/* A session here has no more to do with it; or only watches what becomes of the
+ * share, which costs no descriptor, until _unwatch. */
+void ns_estate_unuse(struct ns_estate *e);
+void ns_estate_watch(struct ns_estate *e);
+void ns_estate_unwatch(struct ns_estate *e);
+
+/* ---- holders ---- */
+
+/* Notes `pid`, or NS_HOLDER_UNBORN. Returns its place, for ns_share_holds. */
+int ns_share_hold(struct ns_share *x, uint32_t pid);
+void ns_share_hold_at(struct ns_share *x, int place, uint32_t pid);
+void ns_share_unhold(struct ns_share *x, uint32_t pid);
+/* Whether any other process than `pid` still has a descriptor of it, as far as can be seen. */
+bool ns_share_held(struct ns_share *x, uint32_t pid);
+
+/* ---- the state ---- */
+
+/* Writes it; the caller owns the share. False when it did not fit. */
+bool ns_share_write(struct ns_estate *e, struct ns_share *x, const struct iovec *pieces, int count);
+/* Reads `bytes` bytes from `from` on. False when there are not as many. */
+bool ns_share_read(struct ns_estate *e, const struct ns_share *x, uint64_t from, void *out, size_t bytes);
+
+#endif

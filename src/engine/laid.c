@@ -1,0 +1,145 @@
+#include "engine/laid.h"
+
+#include "engine/estate.h"
+#include "engine/ledger.h"
+
+#include <string.h>
+
+#define HELD_MAX ((uint64_t)64 << 20) /* bytes of a ring, or of an inbox */
+
+struct state {
+    uint32_t size; /* of this: another version of the engine must not read it */
+    struct ns_session session;
+    uint64_t tx_urgent, received, replayed, inbox_bytes;
+    uint32_t resumes;
+    int rx_urgent, low_water, keepalive[4];
+    bool rx_shut, rx_ended, fin_queued, resumed, keepalive_ours;
+    struct ns_name local, peer, last_local, last_peer, before_local, before_peer;
+    struct ns_pair pair;
+    uint16_t port;
+    char name[256];
+    struct ns_hello_address given[NS_HELLO_ADDRESSES];
+    uint8_t given_count;
+};
+
+static void fill_state(struct state *st, const struct ns_sock *s)
+{
+    *st = (struct state){ .size = sizeof *st,
+                          .session = s->session,
+                          .tx_urgent = s->tx_urgent,
+                          .received = s->received,
+                          .replayed = s->replayed,
+                          .inbox_bytes = ns_ring_used(&s->inbox),
+                          .resumes = s->resumes,
+                          .rx_urgent = s->rx_urgent,
+                          .low_water = s->low_water,
+                          .rx_shut = s->rx_shut,
+                          .rx_ended = s->rx_ended,
+                          .fin_queued = s->fin_queued,
+                          .resumed = s->resumed,
+                          .keepalive_ours = s->keepalive_ours,
+                          .local = s->local,
+                          .peer = s->peer,
+                          .last_local = s->last_local,
+                          .last_peer = s->last_peer,
+                          .before_local = s->before_local,
+                          .before_peer = s->before_peer,
+                          .pair = s->pair,
+                          .port = s->port,
+                          .given_count = s->given_count };
+    memcpy(st->keepalive, s->keepalive, sizeof st->keepalive);
+    memcpy(st->name, s->name, sizeof st->name);
+    memcpy(st->given, s->given, sizeof st->given);
+    st->session.ring.data = NULL;
+}
+
+static bool sensible(const struct state *st)
+{
+    const struct ns_session *x = &st->session;
+    const struct ns_ring *r = &x->ring;
+    return st->size == sizeof *st && (x->role == NS_CLIENT || x->role == NS_SERVER) && x->version == 2 &&
+           (x->state == NS_AWAITING || x->state == NS_CONNECTED) && x->pins == 0 && r->head >= r->tail &&
+           r->head - r->tail <= HELD_MAX && st->inbox_bytes <= HELD_MAX &&
+           x->carrier.tx_position == r->head && x->carrier.tx_start <= r->head &&
+           st->given_count <= NS_HELLO_ADDRESSES && st->low_water >= 0 &&
+           st->local.length <= sizeof st->local.address && st->peer.length <= sizeof st->peer.address &&
+           st->last_local.length <= sizeof st->local.address &&
+           st->last_peer.length <= sizeof st->peer.address &&
+           st->before_local.length <= sizeof st->local.address &&
+           st->before_peer.length <= sizeof st->peer.address;
+}
+
+static void take_state(struct ns_sock *s, const struct state *st)
+{
+    s->session = st->session;
+    s->tx_urgent = st->tx_urgent;
+    s->received = st->received;
+    s->replayed = st->replayed;
+    s->resumes = st->resumes;
+    s->rx_urgent = st->rx_urgent;
+    s->low_water = st->low_water;
+    s->rx_shut = st->rx_shut;
+    s->rx_ended = st->rx_ended;
+    s->fin_queued = st->fin_queued;
+    s->resumed = st->resumed;
+    s->keepalive_ours = st->keepalive_ours;
+    s->local = st->local;
+    s->peer = st->peer;
+    s->last_local = st->last_local;
+    s->last_peer = st->last_peer;
+    s->before_local = st->before_local;
+    s->before_peer = st->before_peer;
+    s->pair = st->pair;
+    s->port = st->port;
+    s->given_count = st->given_count;
+    memcpy(s->keepalive, st->keepalive, sizeof s->keepalive);
+    memcpy(s->name, st->name, sizeof s->name);
+    s->name[sizeof s->name - 1] = '\0';
+    memcpy(s->given, st->given, sizeof s->given);
+}
+
+/* The ring that begins at offset `tail` and holds `bytes` bytes; table held. */
+static bool read_ring(const struct ns_sock *s, struct ns_ring *r, uint64_t tail, uint64_t bytes,
+                      uint64_t from)
+{
+    static uint8_t piece[16384];
+    ns_ring_init(r, tail);
+    if (ns_ring_reserve(r, bytes, HELD_MAX) < 0)
+        return false;
+    for (uint64_t done = 0; done < bytes;) {
+        size_t n = bytes - done < sizeof piece ? (size_t)(bytes - done) : sizeof piece;
+        if (!ns_share_read(s->estate, s->share, from + done, piece, n))
+            return false;
+        ns_ring_put(r, piece, n);
+        done += n;
+    }
+    return true;
+}
+
+bool ns_laid_read(struct ns_sock *s)
+{
+    struct state st;
+    if (!ns_share_read(s->estate, s->share, 0, &st, sizeof st) || !sensible(&st))
+        return false;
+    uint64_t tail = st.session.ring.tail, held = st.session.ring.head - tail;
+    ns_session_destroy(&s->session);
+    ns_ring_destroy(&s->inbox);
+    take_state(s, &st);
+    ns_ring_init(&s->session.ring, tail);
+    return read_ring(s, &s->session.ring, tail, held, sizeof st) &&
+           read_ring(s, &s->inbox, 0, st.inbox_bytes, sizeof st + held);
+}
+
+bool ns_laid_write(struct ns_sock *s, int fd)
+{
+    struct state st;
+    struct iovec pieces[5] = { { &st, sizeof st } };
+    int n = 1;
+    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+    if (unacknowledged >= 0)
+        ns_session_trim(&s->session, (uint64_t)unacknowledged);
+    fill_state(&st, s);
+    n += ns_ring_get(&s->session.ring, s->session.ring.tail, pieces + n);
+    n += ns_ring_get(&s->inbox, s->inbox.tail, pieces + n);
+    return ns_share_write(s->estate, s->share, pieces, n);
+}

@@ -1,0 +1,19 @@
+/*
+ * The state of a session as one process lays it down for the next (dormant.h):
+ * everything that is true of it whoever has it, with what ring and inbox hold.
+ * What is the process's own (numbers, registrations, timers, attempts) is no part of it.
+ */
+#ifndef NS_ENGINE_LAID_H
+#define NS_ENGINE_LAID_H
+
+#include "engine/sock.h"
+
+/* Writes it to the session's share. `fd` is one of its descriptors. Table, rx and tx
+ * held. False when there is no room. */
+bool ns_laid_write(struct ns_sock *s, int fd);
+
+/* Reads it. Table held, and the share claimed. False when it makes no sense: the
+ * session must not be replayed then. */
+bool ns_laid_read(struct ns_sock *s);
+
+#endif

@@ -1,0 +1,194 @@
+#include "engine/mailbox.h"
+
+#include "engine/engine.h"
+#include "engine/hello.h"
+#include "engine/internal.h"
+#include "engine/lock.h"
+#include "engine/ready.h"
+#include "engine/serve.h"
+#include "engine/sys.h"
+#include "engine/thread.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/un.h>
+
+enum { PASSED = 1, MUTE = 2 };
+
+struct letter {
+    uint8_t kind;
+    uint8_t packet[NS_PACKET_BYTES_RESUME];
+};
+
+static struct ns_lock lock;
+static uint8_t own[NS_MAILBOX_BYTES], parents[NS_MAILBOX_BYTES];
+static bool have_parent;
+
+static void arrived(struct ns_source *source, uint32_t events, struct ns_time now);
+static struct ns_source source = { .fd = -1, .ready = arrived };
+static bool opened; /* atomic */
+
+/* ---- names: in the abstract namespace, so that nothing is left behind (unix(7)) ---- */
+
+static socklen_t address_of(const uint8_t name[NS_MAILBOX_BYTES], struct sockaddr_un *out)
+{
+    static const char prefix[] = "namesocket/";
+    *out = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    char *at = out->sun_path + 1;
+    memcpy(at, prefix, sizeof prefix - 1);
+    at += sizeof prefix - 1;
+    for (int i = 0; i < NS_MAILBOX_BYTES; i++, at += 2)
+        snprintf(at, 3, "%02x", name[i]);
+    return (socklen_t)(at - (char *)out);
+}
+
+static int open_locked(void)
+{
+    struct sockaddr_un name;
+    int on = 1;
+    int err = ns_random(own, sizeof own);
+    if (err < 0)
+        return err;
+    int fd = ns_internal(ns_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (fd < 0)
+        return fd;
+    ns_sys_setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+    err = ns_sys_bind(fd, (struct sockaddr *)&name, address_of(own, &name));
+    source.fd = fd;
+    if (err == 0)
+        err = ns_loop_add(&source, EPOLLIN);
+    if (err < 0) {
+        ns_internal_close(fd);
+        source.fd = -1;
+    }
+    return err;
+}
+
+const uint8_t *ns_mailbox(void)
+{
+    sigset_t saved;
+    if (__atomic_load_n(&opened, __ATOMIC_ACQUIRE))
+        return own;
+    if (!ns_helper_running())
+        return NULL;
+    ns_lock_quiet(&lock, &saved);
+    if (!opened && open_locked() == 0)
+        __atomic_store_n(&opened, true, __ATOMIC_RELEASE);
+    bool open = opened;
+    ns_unlock_quiet(&lock, &saved);
+    return open ? own : NULL;
+}
+
+/* ---- sending ---- */
+
+static bool send_letter(const uint8_t to[NS_MAILBOX_BYTES], const struct letter *l, int passed)
+{
+    struct sockaddr_un name;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {
+        .header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS }
+    };
+    struct iovec iov = { (void *)l, sizeof *l };
+    struct msghdr m = { .msg_name = &name, .msg_iov = &iov, .msg_iovlen = 1 };
+    m.msg_namelen = address_of(to, &name);
+    if (passed >= 0) {
+        memcpy(CMSG_DATA(&control.header), &passed, sizeof passed);
+        m.msg_control = &control;
+        m.msg_controllen = sizeof control;
+    }
+    int fd = ns_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    ssize_t n = ns_sys_sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ns_sys_close(fd);
+    return n == sizeof *l;
+}
+
+bool ns_mailbox_pass(const uint8_t to[NS_MAILBOX_BYTES], int fd, const uint8_t *packet, size_t bytes)
+{
+    struct letter l = { .kind = PASSED };
+    if (bytes != sizeof l.packet)
+        return false;
+    memcpy(l.packet, packet, bytes);
+    return send_letter(to, &l, fd);
+}
+
+bool ns_mailbox_mute_parent(void)
+{
+    struct letter l = { .kind = MUTE };
+    return have_parent && send_letter(parents, &l, -1);
+}
+
+/* ---- receiving ---- */
+
+static int received_descriptor(struct msghdr *m, uid_t *from)
+{
+    int fd = -1;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        struct ucred who;
+        if (c->cmsg_level != SOL_SOCKET)
+            continue;
+        if (c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof fd))
+            memcpy(&fd, CMSG_DATA(c), sizeof fd);
+        if (c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len == CMSG_LEN(sizeof who)) {
+            memcpy(&who, CMSG_DATA(c), sizeof who);
+            *from = who.uid;
+        }
+    }
+    return ns_internal(fd);
+}
+
+/* The name can be read in /proc/net/unix: a letter counts only from the own user, or root. */
+static bool trusted(uid_t from)
+{
+    return from == 0 || from == (uid_t)ns_syscall6(SYS_geteuid, 0, 0, 0, 0, 0, 0) ||
+           from == (uid_t)ns_syscall6(SYS_getuid, 0, 0, 0, 0, 0, 0);
+}
+
+static void arrived(struct ns_source *s, uint32_t events, struct ns_time now)
+{
+    struct letter l;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec iov = { &l, sizeof l };
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+    };
+    uid_t from = (uid_t)-1;
+    ssize_t n = ns_sys_recvmsg(s->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0)
+        return;
+    int fd = received_descriptor(&m, &from);
+    bool good = n == sizeof l && trusted(from);
+    if (good && l.kind == MUTE)
+        ns_hello_mute();
+    if (good && l.kind == PASSED && fd >= 0) {
+        ns_serve_take_passed(fd, l.packet, sizeof l.packet, true, now);
+        return;
+    }
+    ns_internal_close(fd);
+}
+
+/* ---- fork ---- */
+
+void ns_mailbox_fork_prepare(void)
+{
+    if (__atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED))
+        ns_mailbox();
+}
+
+void ns_mailbox_fork_child(void)
+{
+    ns_lock_reset(&lock);
+    if (opened) {
+        memcpy(parents, own, sizeof own);
+        have_parent = true;
+    }
+    opened = false;
+    source.fd = -1;
+}

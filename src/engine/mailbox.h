@@ -1,0 +1,32 @@
+/*
+ * How a process reaches another of its family without a broker: a datagram socket
+ * with a random name, by which the other says what it wants. A listener's process
+ * passes on a RESUME for a session that a child of its has; a child says that
+ * a program which knows nothing of us is about to get a connection.
+ */
+#ifndef NS_ENGINE_MAILBOX_H
+#define NS_ENGINE_MAILBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NS_MAILBOX_BYTES 16
+
+/* This process's, made at the first call; NULL where there is no helper, or no
+ * descriptor. Any thread. */
+const uint8_t *ns_mailbox(void);
+
+/* Passes on a connection that begins with a RESUME, which has been read from it:
+ * `fd` is duplicated. False when nobody is there. On the helper. */
+bool ns_mailbox_pass(const uint8_t to[NS_MAILBOX_BYTES], int fd, const uint8_t *packet, size_t bytes);
+
+/* In a forked child: asks the parent to answer HELLO no more, now. False when it
+ * has not answered any, or cannot be reached. Any thread. */
+bool ns_mailbox_mute_parent(void);
+
+/* Before a fork, and in the child. */
+void ns_mailbox_fork_prepare(void);
+void ns_mailbox_fork_child(void);
+
+#endif
