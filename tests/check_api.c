@@ -208,13 +208,15 @@ START_TEST(test_connect_errors)
     fails_with(nconnect(nsd, "localhost", NULL), EINVAL);
     fails_with(nconnect(nsd, "localhost", "0"), EINVAL);
     fails_with(nconnect(nsd, "localhost", "no-such-service-here"), EINVAL);
-    fails_with(nconnect(nsd, "localhost", closed), ECONNREFUSED);
+    /* By IPv4, here and below: Linux lets a socket that has failed to reach ::ffff:a.b.c.d
+     * reach no IPv6 address any more, and where localhost is ::1 too, plain TCP tries both. */
+    fails_with(nconnect(nsd, "127.0.0.1", closed), ECONNREFUSED);
     /* RFC 6761, 6.4: never exists; EAGAIN where no name server can be asked. */
     ck_assert_int_eq(nconnect(nsd, "name.invalid", port), -1);
     ck_assert(errno == ENOENT || errno == EAGAIN);
     /* After all that it may still be connected. */
-    ck_assert_int_eq(nconnect(nsd, "localhost", port), 0);
-    fails_with(nconnect(nsd, "localhost", port), EISCONN);
+    ck_assert_int_eq(nconnect(nsd, "127.0.0.1", port), 0);
+    fails_with(nconnect(nsd, "127.0.0.1", port), EISCONN);
 }
 END_TEST
 
