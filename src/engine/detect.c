@@ -436,9 +436,9 @@ void ns_detect_born(struct ns_sock *s, struct ns_time now)
     ns_object_identify(&s->o);
     if (s->o.fd >= 0)
         learn_source(s);
+    links_in_doubt |= s->share != NULL; /* nobody looked after it, for a while; fork writes it with the table held */
     ns_table_unhold(&hold);
     s->since = now;
-    links_in_doubt |= s->share != NULL; /* nobody looked after it, for a while */
     ns_detect_moved(s, now);
     ns_detect_roused(now);
 }
