@@ -52,7 +52,7 @@ enum ns_packet_type {
 enum ns_refusal {
     NS_GO_ON = 0,
     NS_REFUSED_UNKNOWN = 1, /* unknown session, or bad tag */
-    NS_REFUSED_GAP = 2,     /* cannot cover the gap */
+    NS_REFUSED_GAP = 2,     /* an offset that was never sent */
     NS_REFUSED_EPOCH = 3,   /* the epoch did not rise */
     NS_REFUSED_LATER = 4,   /* try later */
 };

@@ -8,9 +8,9 @@
  * calls the library, may run all the same: then ns_lock says that the caller is
  * on top of the holder, and the lock stays the holder's.
  *
- * Lock order: table, then a socket's rx, then its tx, then peers or log. No
- * thread sleeps in the kernel with any of them held, but for what is left of a NEW
- * after a short write (docs/architecture.md, "Lock order").
+ * Lock order: table, then a session's rx, then its tx, then the start of the
+ * helper, then the leaves. No thread sleeps in the kernel with any of them held.
+ * What the leaves are, and the exceptions: docs/architecture.md, "Lock order".
  */
 #ifndef NS_ENGINE_LOCK_H
 #define NS_ENGINE_LOCK_H

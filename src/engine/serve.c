@@ -211,7 +211,7 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
     }
     if (refusal != NS_GO_ON) {
         complain(refusal == NS_REFUSED_EPOCH ? "a RESUME whose epoch does not rise"
-                 : refusal == NS_REFUSED_GAP ? "a RESUME with an offset that was never sent or is not held"
+                 : refusal == NS_REFUSED_GAP ? "a RESUME with an offset that was never sent"
                                              : "a RESUME for a session that is not here, or with a bad tag",
                  now);
         refuse(g, refusal, p.epoch, now);

@@ -238,8 +238,8 @@ def version_2():
     tagged(out, "numbers at their ends", "confirm", {
         "flags": 0xFFFFFFFF, "receive_offset": 2**64 - 1, "start_offset": 2**63}, keys, "c2s", nonces[0])
     tagged(out, "beyond 32 bits", "done", {"flags": 0x01020304, "receive_offset": 2**32}, keys, "s2c", nonces[0])
-    for status, why in enumerate(("unknown session, or bad tag", "cannot cover the gap", "the epoch did not rise",
-                                  "try later"), 1):
+    for status, why in enumerate(("unknown session, or bad tag", "an offset that was never sent",
+                                  "the epoch did not rise", "try later"), 1):
         tagged(out, f"refusal: {why}; the refuser's instance id, and no tag", "resume_ack",
                {"status": status, "nonce": keys.instance})
     keys = Keys(out, "a pre-shared key of 32 bytes", count(0x21, 48), count(0x61, 48), count(0x80, 32),
