@@ -219,8 +219,20 @@ void ns_fork_child(void)
 {
 }
 
-void ns_exec_prepare(void)
+bool ns_exec_concerned(void)
 {
+    return false;
+}
+
+int ns_exec_prepare(bool followed)
+{
+    (void)followed;
+    return -1;
+}
+
+void ns_exec_failed(int heirloom)
+{
+    (void)heirloom;
 }
 
 void ns_process_exiting(void)

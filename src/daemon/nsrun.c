@@ -271,7 +271,7 @@ static void preload(const char *command)
     find_shim(shim, sizeof(shim));
     if (ns_reach_find(command, program, sizeof(program)) == 0)
         reach = ns_reach(program, why, sizeof(why));
-    if (reach != NS_REACH_YES)
+    if (reach == NS_REACH_IGNORES || reach == NS_REACH_BREAKS)
         fprintf(
             stderr,
             "nsrun: %s, so the shim cannot get in: running it without protection (nsrun --gateway protects a "

@@ -158,7 +158,7 @@ static bool our_loader(const char *loader)
 static enum ns_reach judge_image(const struct image *image, const char *path, char *why, size_t why_bytes)
 {
     if (!image->elf)
-        return NS_REACH_YES;
+        return NS_REACH_UNKNOWN;
     if (image->other_machine) {
         snprintf(why, why_bytes, "%s is built for another word size", path);
         return NS_REACH_BREAKS;
@@ -204,12 +204,12 @@ enum ns_reach ns_reach(const char *path, char *why, size_t why_bytes)
     bool script;
 
     if (strlen(path) >= sizeof(file))
-        return NS_REACH_YES;
+        return NS_REACH_UNKNOWN;
     strcpy(file, path);
     for (depth = 0; depth <= INTERPRETERS_MAX; depth++) {
         fd = open(file, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-            return NS_REACH_YES;
+            return NS_REACH_UNKNOWN;
         script = interpreter(fd, next, sizeof(next));
         if (script) { /* its own mode bits mean nothing (execve(2)) */
             close(fd);
@@ -222,5 +222,5 @@ enum ns_reach ns_reach(const char *path, char *why, size_t why_bytes)
         close(fd);
         return result;
     }
-    return NS_REACH_YES;
+    return NS_REACH_UNKNOWN;
 }

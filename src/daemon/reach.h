@@ -6,6 +6,7 @@
 
 enum ns_reach {
     NS_REACH_YES,     /* as far as can be seen from the file */
+    NS_REACH_UNKNOWN, /* the file cannot be read or understood: execve will say */
     NS_REACH_IGNORES, /* the program runs, the shim is not in it (its children may have it) */
     NS_REACH_BREAKS,  /* another C library or machine: its linker would complain, or refuse to start */
 };
@@ -18,9 +19,8 @@ enum ns_reach {
 int ns_reach_find(const char *command, char *path, size_t path_bytes);
 
 /*
- * Looks at the file; follows "#!" to the interpreter. When the answer is not
- * yes, `why` gets the reason, such as "/bin/busybox is statically linked".
- * A file that cannot be read or understood is reachable: execve will say.
+ * Looks at the file; follows "#!" to the interpreter. When the answer is IGNORES
+ * or BREAKS, `why` gets the reason, such as "/bin/busybox is statically linked".
  */
 enum ns_reach ns_reach(const char *path, char *why, size_t why_bytes);
 

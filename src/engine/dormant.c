@@ -4,6 +4,7 @@
 #include "engine/engine.h"
 #include "engine/estate.h"
 #include "engine/first.h"
+#include "engine/heirloom.h"
 #include "engine/laid.h"
 #include "engine/mailbox.h"
 #include "engine/recovery.h"
@@ -51,6 +52,8 @@ static bool whole(const struct ns_sock *s)
 /* In its owner's place. */
 static void awake(struct ns_sock *s)
 {
+    ns_heirloom_spoil(s);
+    s->kept = false;
     s->tx_open = true;
     s->inbox_filled = ns_ring_used(&s->inbox) > 0;
     s->rx_open = s->session.state == NS_CONNECTED && !s->inbox_filled;
@@ -62,7 +65,9 @@ static void awake(struct ns_sock *s)
 static bool claim(struct ns_sock *s)
 {
     struct ns_share *x = s->share;
-    if (!change(x, 0, me()))
+    if (s->kept)
+        return true;
+    if (!x || !change(x, 0, me()))
         return false;
     uint32_t laid = __atomic_load_n(&x->laid, __ATOMIC_SEQ_CST);
     if (laid != s->laid && !ns_laid_read(s)) {
@@ -71,6 +76,7 @@ static bool claim(struct ns_sock *s)
         return false;
     }
     s->laid = laid;
+    s->hollow = false;
     ns_share_unhold(x, me()); /* after an exec that has failed it is not noted */
     ns_share_hold(x, me());
     return true;
@@ -92,8 +98,8 @@ static void settle_in(struct ns_sock *s)
 /* Another process has it, or had it when it was killed. */
 static void lose(struct ns_sock *s)
 {
-    uint64_t word = __atomic_fetch_or(&s->share->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST);
-    bool hole = (word & NS_SHARE_MOVED) || ns_ring_used(&s->inbox) > 0;
+    uint64_t word = s->share ? __atomic_fetch_or(&s->share->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST) : 0;
+    bool hole = (word & NS_SHARE_MOVED) || ns_ring_used(&s->inbox) > 0 || s->hollow;
     bool awaiting = s->session.state == NS_AWAITING;
     ns_debug("descriptor %d: another process has the session", s->o.fd);
     ns_ring_destroy(&s->inbox);
@@ -104,7 +110,7 @@ static void lose(struct ns_sock *s)
         ns_session_event(&s->session, NS_EVENT_LOST);
         ns_session_event(&s->session, NS_EVENT_GAVE_UP);
         __atomic_store_n(&s->failure, ECONNRESET, __ATOMIC_SEQ_CST);
-        ns_info("the session was moved by another process, while this one had not used it");
+        ns_info("the session was moved, or read, where this process cannot follow");
     }
     s->unfaithful = true;
     awake(s);
@@ -229,9 +235,23 @@ static void leave_to_first(struct ns_sock *s)
     ns_unlock(&s->rx);
 }
 
+/* What this process has, though it sleeps over an exec, it has to the full. Table held. */
+static void wake_kept(void)
+{
+    for (struct ns_object *o = ns_objects, *next; o; o = next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        next = o->next;
+        if (o->kind != NS_KIND_DORMANT || !s->kept || o->fd < 0)
+            continue;
+        awake(s);
+        settle_in(s);
+    }
+}
+
 void ns_dormant_prepare(void)
 {
     size_t count = 0, used = 0;
+    wake_kept();
     for (struct ns_object *o = ns_objects; o; o = o->next)
         count += needs_share((struct ns_sock *)o);
     struct ns_estate *e = ns_estate_new(count);
@@ -239,7 +259,7 @@ void ns_dormant_prepare(void)
         ns_error("no memory for sessions that two processes hold");
     for (struct ns_object *o = ns_objects; o; o = o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
-        if (o->kind == NS_KIND_DORMANT)
+        if (o->kind == NS_KIND_DORMANT && !s->kept)
             s->unborn = ns_share_hold(s->share, NS_HOLDER_UNBORN);
         if (!can_share(s))
             continue;
@@ -263,6 +283,7 @@ bool ns_dormant_inherit(struct ns_sock *s)
     ns_lock_reset(&s->tx);
     s->o.kind = NS_KIND_DORMANT;
     s->young = true;
+    s->heirloom = 0;
     s->recovery = NULL;
     s->replay = (struct ns_source){ 0 };
     s->parked = s->stalled = (struct ns_timer){ 0 };
@@ -368,12 +389,19 @@ static enum ns_route route(struct ns_share *x, const uint8_t id[16], uint8_t mai
     return NS_ROUTE_THERE;
 }
 
+static enum ns_route route_of(const struct ns_sock *s, const uint8_t id[16], uint8_t mailbox[16])
+{
+    if (s->kept)
+        return memcmp(s->session.id, id, sizeof s->session.id) == 0 ? NS_ROUTE_LATER : NS_ROUTE_NONE;
+    return route(s->share, id, mailbox);
+}
+
 enum ns_route ns_dormant_find(const uint8_t id[16], uint8_t mailbox[16])
 {
     enum ns_route best = NS_ROUTE_NONE;
     for (struct ns_object *o = ns_objects; o && best != NS_ROUTE_THERE; o = o->next) {
         enum ns_route r =
-            o->kind == NS_KIND_DORMANT ? route(((struct ns_sock *)o)->share, id, mailbox) : NS_ROUTE_NONE;
+            o->kind == NS_KIND_DORMANT ? route_of((struct ns_sock *)o, id, mailbox) : NS_ROUTE_NONE;
         best = r > best ? r : best;
     }
     for (unsigned i = 0; i < witness_count && best != NS_ROUTE_THERE; i++) {
@@ -388,12 +416,66 @@ void ns_dormant_fork_child(void)
     ns_count_dormant = 0;
 }
 
+/* ---- exec ---- */
+
+enum ns_bequest ns_dormant_bequest(struct ns_sock *s)
+{
+    if (s->o.kind == NS_KIND_DORMANT)
+        return NS_BEQUEST_READY;
+    if (!can_share(s) || !ns_dormant_ours(s))
+        return NS_BEQUEST_NEVER;
+    if (ns_sock_state(s) == NS_SUSPENDED || s->retired || s->retiring || s->replay.fd > 0 || !s->tx_open)
+        return NS_BEQUEST_NOT_YET;
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    bool ready = whole(s);
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+    return ready ? NS_BEQUEST_READY : NS_BEQUEST_SOON;
+}
+
+bool ns_dormant_bequeath(struct ns_sock *s)
+{
+    if (s->o.kind == NS_KIND_DORMANT)
+        return true;
+    bool rx = ns_lock(&s->rx), tx = ns_lock(&s->tx);
+    bool asleep = rx && tx && can_share(s) && ns_dormant_ours(s) && whole(s);
+    if (asleep)
+        ns_first_release(s, s->o.fd);
+    s->kept = asleep && put_to_sleep(s);
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+    return s->kept;
+}
+
+void ns_dormant_found(struct ns_sock *s, struct ns_estate *e, struct ns_share *x, bool kept)
+{
+    s->estate = e;
+    s->share = x;
+    s->kept = kept;
+    s->inherited = s->young = true;
+    s->linger_fd = -1;
+    ns_sock_uncount(s);
+    ns_count_dormant++;
+    s->o.kind = NS_KIND_DORMANT;
+}
+
+void ns_dormant_exec_failed(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    wake_kept();
+    ns_table_unhold(&hold);
+}
+
 /* ---- ending ---- */
 
 /* Dormant, or never to be counted again. */
 void ns_dormant_dispose(struct ns_sock *s)
 {
-    bear_witness(s);
+    if (s->share)
+        bear_witness(s);
+    s->kept = false;
     ns_ring_destroy(&s->inbox);
     s->inbox_filled = false;
     ns_lock(&s->tx);
@@ -431,6 +513,10 @@ static void lay_down(struct ns_sock *s, int fd)
 
 bool ns_dormant_close(struct ns_sock *s, int fd)
 {
+    if (s->kept) {
+        awake(s);
+        settle_in(s);
+    }
     if (!s->share)
         return false;
     bool others = ns_share_held(s->share, me());
@@ -459,7 +545,10 @@ void ns_dormant_lay_all(void)
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o; o = o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
-        bool here = (o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) && o->fd >= 0 && s->share;
+        bool here =
+            (o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) && o->fd >= 0 && s->share && !s->heirloom;
+        if (here && s->kept)
+            awake(s);
         if (here && o->kind == NS_KIND_SOCK && ns_share_held(s->share, me()) &&
             !(word_of(s->share) & NS_SHARE_MOVED) && ns_sock_state(s) != NS_PLAIN)
             lay_down(s, o->fd);
@@ -481,7 +570,7 @@ bool ns_dormant_reclaim(struct ns_time now)
     for (struct ns_object *o = ns_objects; o; o = next) {
         struct ns_sock *s = (struct ns_sock *)o;
         next = o->next;
-        if (o->kind != NS_KIND_DORMANT || o->fd < 0 || s->young ||
+        if (o->kind != NS_KIND_DORMANT || o->fd < 0 || s->young || s->heirloom ||
             ns_time_before(now, ns_time_add(s->dormant_since, ns_time_ms(RECLAIM_MS))) || !claim(s))
             continue;
         awake(s);

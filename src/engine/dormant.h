@@ -30,6 +30,26 @@ void ns_dormant_prepare(void);
 bool ns_dormant_inherit(struct ns_sock *s);
 void ns_dormant_fork_child(void);
 
+/* ---- around an exec; table held ---- */
+
+enum ns_bequest {
+    NS_BEQUEST_READY,
+    NS_BEQUEST_SOON,    /* an exchange about it is under way, or much of it unacknowledged */
+    NS_BEQUEST_NOT_YET, /* there is no connection that has all of the stream */
+    NS_BEQUEST_NEVER,   /* it is, or has to be, plain TCP */
+};
+
+/* Whether the program that follows in this process can go on with it. */
+enum ns_bequest ns_dormant_bequest(struct ns_sock *s);
+/* Puts it to sleep, unless it is. It stays this process's (*kept*): the next program
+ * has the same number. False when a thread is inside it. */
+bool ns_dormant_bequeath(struct ns_sock *s);
+/* A new session, its state read: as the program before has left it. `kept`: it was
+ * that one's; else it is dormant as after a fork. `x` may be NULL. */
+void ns_dormant_found(struct ns_sock *s, struct ns_estate *e, struct ns_share *x, bool kept);
+/* What has been put to sleep is awake again. Table not held. */
+void ns_dormant_exec_failed(void);
+
 /* ---- whose it is ---- */
 
 /* Whether this process has it, and nobody has called for it meanwhile. */

@@ -2,6 +2,7 @@
 
 #include "engine/ask.h"
 #include "engine/detect.h"
+#include "engine/heirloom.h"
 #include "engine/internal.h"
 #include "engine/listener.h"
 #include "engine/lock.h"
@@ -62,6 +63,17 @@ const struct ns_identity *ns_identity(void)
     bool made = identity_made;
     ns_unlock_quiet(&identity_lock, &saved);
     return made ? &identity : NULL;
+}
+
+void ns_identity_adopt(const struct ns_identity *from)
+{
+    sigset_t saved;
+    ns_lock_quiet(&identity_lock, &saved);
+    if (!identity_made) {
+        identity = *from;
+        __atomic_store_n(&identity_made, true, __ATOMIC_RELEASE);
+    }
+    ns_unlock_quiet(&identity_lock, &saved);
 }
 
 static bool find_master(struct ns_master *out, const uint8_t peer_key[32], bool peer_is_client)
@@ -205,6 +217,8 @@ int ns_engine_init(void)
         err = ns_table_init();
     if (err)
         ns_error("nothing is protected: %s", strerror(-err));
+    else
+        ns_heirloom_take();
     errno = saved;
     return err;
 }

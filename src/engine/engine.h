@@ -24,6 +24,9 @@ int ns_random(void *out, size_t bytes);
  * too. NULL when there is no randomness. Any thread. */
 const struct ns_identity *ns_identity(void);
 
+/* The one of the program that was in this process before (heirloom.h). */
+void ns_identity_adopt(const struct ns_identity *from);
+
 /* The master key shared with a peer's public key, computed once and kept for
  * the most recent peers. Any thread. Returns 0 or -EBADMSG. */
 int ns_master_for(struct ns_master *out, const uint8_t peer_key[32], bool peer_is_client);

@@ -1,6 +1,7 @@
 #include "engine/estate.h"
 
 #include "engine/internal.h"
+#include "engine/socket.h"
 #include "engine/sys.h"
 
 #include <errno.h>
@@ -30,11 +31,19 @@ static size_t map_bytes(size_t count)
     return (sizeof(struct header) + count * sizeof(struct ns_share) + 4095) & ~(size_t)4095;
 }
 
+/* A write or a size beyond RLIMIT_FSIZE would raise SIGXFSZ, which kills (setrlimit(2)). */
+bool ns_file_may_hold(uint64_t bytes)
+{
+    struct rlimit limit;
+    return ns_syscall6(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0) < 0 || bytes <= limit.rlim_cur;
+}
+
 /* Sealed, so that no other process can take the pages away from under us. */
 static int new_file(size_t bytes)
 {
-    int fd =
-        (int)ns_syscall6(SYS_memfd_create, (long)"namesocket", MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0, 0, 0);
+    int fd = ns_file_may_hold(bytes) ? (int)ns_syscall6(SYS_memfd_create, (long)"namesocket",
+                                                        MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0, 0, 0)
+                                     : -EFBIG;
     fd = ns_internal(fd);
     if (fd >= 0 && (ns_syscall6(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0) < 0 ||
                     ns_sys_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)) {
@@ -46,29 +55,70 @@ static int new_file(size_t bytes)
     return fd;
 }
 
-struct ns_estate *ns_estate_new(size_t count)
+static struct ns_estate *unused(void)
 {
     static unsigned next;
-    unsigned tries = 0;
-    while (tries < ESTATES_MAX && estates[next % ESTATES_MAX].map)
-        next++, tries++;
-    if (tries == ESTATES_MAX || count == 0)
-        return NULL;
-    struct ns_estate *e = &estates[next++ % ESTATES_MAX];
-    size_t bytes = map_bytes(count);
-    int fd = new_file(bytes);
-    if (fd < 0)
-        return NULL;
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    for (unsigned tries = 0; tries < ESTATES_MAX; tries++, next++)
+        if (!estates[next % ESTATES_MAX].map)
+            return &estates[next++ % ESTATES_MAX];
+    return NULL;
+}
+
+/* Takes `fd`. */
+static struct ns_estate *map_file(int fd, size_t count, uint32_t users)
+{
+    struct ns_estate *e = unused();
+    void *p = e ? mmap(NULL, map_bytes(count), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
     if (p == MAP_FAILED) {
         ns_internal_close(fd);
         return NULL;
     }
-    *e = (struct ns_estate){
-        .fd = fd, .users = (uint32_t)count, .sessions = (uint32_t)count, .count = count, .map = p
-    };
-    e->map->end = bytes;
+    *e = (struct ns_estate){ .fd = fd, .users = users, .sessions = users, .count = count, .map = p };
     return e;
+}
+
+struct ns_estate *ns_estate_new(size_t count)
+{
+    int fd = count > 0 ? new_file(map_bytes(count)) : -1;
+    struct ns_estate *e = fd >= 0 ? map_file(fd, count, (uint32_t)count) : NULL;
+    if (e)
+        e->map->end = map_bytes(count);
+    return e;
+}
+
+struct ns_estate *ns_estate_adopt(int fd, size_t count)
+{
+    struct stat st;
+    int seals = ns_sys_fcntl(fd, F_GET_SEALS, 0);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || count == 0 || count > NS_FD_MAX ||
+        ns_sys_fstat(fd, &st) < 0 || (uint64_t)st.st_size < map_bytes(count))
+        return NULL;
+    fd = ns_internal(fd);
+    if (fd < 0)
+        return NULL;
+    ns_sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
+    ns_internal_inherit(fd);
+    return map_file(fd, count, 1);
+}
+
+struct ns_share *ns_estate_use(struct ns_estate *e, size_t i)
+{
+    if (i >= e->count)
+        return NULL;
+    e->users++;
+    e->sessions++;
+    return &e->map->shares[i];
+}
+
+int ns_estate_file(const struct ns_estate *e, size_t *count)
+{
+    *count = e->count;
+    return e->fd;
+}
+
+size_t ns_estate_index(const struct ns_estate *e, const struct ns_share *x)
+{
+    return (size_t)(x - e->map->shares);
 }
 
 struct ns_share *ns_estate_share(struct ns_estate *e, size_t i)
@@ -170,7 +220,7 @@ bool ns_share_write(struct ns_estate *e, struct ns_share *x, const struct iovec 
     uint64_t bytes = 0;
     for (int i = 0; i < count; i++)
         bytes += pieces[i].iov_len;
-    if (!make_room(e, x, bytes))
+    if (!make_room(e, x, bytes) || !ns_file_may_hold(x->at + bytes))
         return false;
     uint64_t to = x->at;
     for (int i = 0; i < count; i++) {

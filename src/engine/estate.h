@@ -47,11 +47,23 @@ struct ns_estate; /* this process's mapping of one */
  * there is no memory or descriptor. All here with the table held. */
 struct ns_estate *ns_estate_new(size_t count);
 struct ns_share *ns_estate_share(struct ns_estate *e, size_t i);
+
+/* One that was inherited over exec: `fd` is taken, and in use once, by the caller. NULL
+ * when it is none. Then its share `i` for another session here, or NULL. */
+struct ns_estate *ns_estate_adopt(int fd, size_t count);
+struct ns_share *ns_estate_use(struct ns_estate *e, size_t i);
+/* For that: its file and how many shares it has; which of them `x` is. */
+int ns_estate_file(const struct ns_estate *e, size_t *count);
+size_t ns_estate_index(const struct ns_estate *e, const struct ns_share *x);
+
 /* A session here has no more to do with it; or only watches what becomes of the
  * share, which costs no descriptor, until _unwatch. */
 void ns_estate_unuse(struct ns_estate *e);
 void ns_estate_watch(struct ns_estate *e);
 void ns_estate_unwatch(struct ns_estate *e);
+
+/* Whether this process may make a file as long as that, even in memory. */
+bool ns_file_may_hold(uint64_t bytes);
 
 /* ---- holders ---- */
 

@@ -2,6 +2,7 @@
 
 #include "engine/estate.h"
 #include "engine/ledger.h"
+#include "engine/sys.h"
 
 #include <string.h>
 
@@ -98,9 +99,23 @@ static void take_state(struct ns_sock *s, const struct state *st)
     memcpy(s->given, st->given, sizeof s->given);
 }
 
+/* Where it lies: in the session's share, or in a file. */
+struct place {
+    const struct ns_sock *share_of; /* NULL: in `file` */
+    int file;
+    uint64_t at;
+};
+
+static bool read_from(const struct place *p, uint64_t from, void *out, size_t bytes)
+{
+    if (p->share_of)
+        return ns_share_read(p->share_of->estate, p->share_of->share, from, out, bytes);
+    return ns_syscall6(SYS_pread64, p->file, (long)out, (long)bytes, (long)(p->at + from), 0, 0) ==
+           (long)bytes;
+}
+
 /* The ring that begins at offset `tail` and holds `bytes` bytes; table held. */
-static bool read_ring(const struct ns_sock *s, struct ns_ring *r, uint64_t tail, uint64_t bytes,
-                      uint64_t from)
+static bool read_ring(const struct place *p, struct ns_ring *r, uint64_t tail, uint64_t bytes, uint64_t from)
 {
     static uint8_t piece[16384];
     ns_ring_init(r, tail);
@@ -108,7 +123,7 @@ static bool read_ring(const struct ns_sock *s, struct ns_ring *r, uint64_t tail,
         return false;
     for (uint64_t done = 0; done < bytes;) {
         size_t n = bytes - done < sizeof piece ? (size_t)(bytes - done) : sizeof piece;
-        if (!ns_share_read(s->estate, s->share, from + done, piece, n))
+        if (!read_from(p, from + done, piece, n))
             return false;
         ns_ring_put(r, piece, n);
         done += n;
@@ -116,30 +131,65 @@ static bool read_ring(const struct ns_sock *s, struct ns_ring *r, uint64_t tail,
     return true;
 }
 
-bool ns_laid_read(struct ns_sock *s)
+static bool read_all(struct ns_sock *s, const struct place *p)
 {
     struct state st;
-    if (!ns_share_read(s->estate, s->share, 0, &st, sizeof st) || !sensible(&st))
+    if (!read_from(p, 0, &st, sizeof st) || !sensible(&st))
         return false;
     uint64_t tail = st.session.ring.tail, held = st.session.ring.head - tail;
     ns_session_destroy(&s->session);
     ns_ring_destroy(&s->inbox);
     take_state(s, &st);
     ns_ring_init(&s->session.ring, tail);
-    return read_ring(s, &s->session.ring, tail, held, sizeof st) &&
-           read_ring(s, &s->inbox, 0, st.inbox_bytes, sizeof st + held);
+    return read_ring(p, &s->session.ring, tail, held, sizeof st) &&
+           read_ring(p, &s->inbox, 0, st.inbox_bytes, sizeof st + held);
+}
+
+bool ns_laid_read(struct ns_sock *s)
+{
+    return read_all(s, &(struct place){ .share_of = s });
+}
+
+bool ns_laid_get(struct ns_sock *s, int file, uint64_t at)
+{
+    return read_all(s, &(struct place){ .file = file, .at = at });
+}
+
+/* At most five pieces. Returns how many. */
+static int pieces_of(const struct ns_sock *s, struct state *st, struct iovec *out)
+{
+    int n = 1;
+    fill_state(st, s);
+    out[0] = (struct iovec){ st, sizeof *st };
+    n += ns_ring_get(&s->session.ring, s->session.ring.tail, out + n);
+    n += ns_ring_get(&s->inbox, s->inbox.tail, out + n);
+    return n;
 }
 
 bool ns_laid_write(struct ns_sock *s, int fd)
 {
     struct state st;
-    struct iovec pieces[5] = { { &st, sizeof st } };
-    int n = 1;
+    struct iovec pieces[5];
     int64_t unacknowledged = ns_ledger_unacknowledged(fd);
     if (unacknowledged >= 0)
         ns_session_trim(&s->session, (uint64_t)unacknowledged);
-    fill_state(&st, s);
-    n += ns_ring_get(&s->session.ring, s->session.ring.tail, pieces + n);
-    n += ns_ring_get(&s->inbox, s->inbox.tail, pieces + n);
+    int n = pieces_of(s, &st, pieces);
     return ns_share_write(s->estate, s->share, pieces, n);
+}
+
+uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at)
+{
+    struct state st;
+    struct iovec pieces[5];
+    uint64_t done = 0;
+    int n = pieces_of(s, &st, pieces);
+    if (!sensible(&st))
+        return 0;
+    for (int i = 0; i < n; i++) {
+        if (ns_syscall6(SYS_pwrite64, file, (long)pieces[i].iov_base, (long)pieces[i].iov_len,
+                        (long)(at + done), 0, 0) != (long)pieces[i].iov_len)
+            return 0;
+        done += pieces[i].iov_len;
+    }
+    return done;
 }

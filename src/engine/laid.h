@@ -16,4 +16,10 @@ bool ns_laid_write(struct ns_sock *s, int fd);
  * session must not be replayed then. */
 bool ns_laid_read(struct ns_sock *s);
 
+/* The same in a file of its own, from offset `at` on, for a program that follows in this
+ * process (heirloom.h). Returns how many bytes that were; 0 when there is no room, or it
+ * is no state that anybody could go on with. Table held. */
+uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at);
+bool ns_laid_get(struct ns_sock *s, int file, uint64_t at);
+
 #endif

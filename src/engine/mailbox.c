@@ -122,6 +122,18 @@ bool ns_mailbox_mute_parent(void)
     return have_parent && send_letter(parents, &l, -1);
 }
 
+bool ns_mailbox_parents(uint8_t out[NS_MAILBOX_BYTES])
+{
+    memcpy(out, parents, sizeof parents);
+    return have_parent;
+}
+
+void ns_mailbox_set_parents(const uint8_t name[NS_MAILBOX_BYTES])
+{
+    memcpy(parents, name, sizeof parents);
+    have_parent = true;
+}
+
 /* ---- receiving ---- */
 
 static int received_descriptor(struct msghdr *m, uid_t *from)

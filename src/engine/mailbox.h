@@ -25,6 +25,10 @@ bool ns_mailbox_pass(const uint8_t to[NS_MAILBOX_BYTES], int fd, const uint8_t *
  * has not answered any, or cannot be reached. Any thread. */
 bool ns_mailbox_mute_parent(void);
 
+/* The parent's name, for a program that follows in this process, and there. */
+bool ns_mailbox_parents(uint8_t out[NS_MAILBOX_BYTES]);
+void ns_mailbox_set_parents(const uint8_t name[NS_MAILBOX_BYTES]);
+
 /* Before a fork, and in the child. */
 void ns_mailbox_fork_prepare(void);
 void ns_mailbox_fork_child(void);

@@ -1,4 +1,4 @@
-/* fork, exec and the end of a process. */
+/* fork and the end of a process. (exec: exec.c.) */
 #include "engine/ask.h"
 #include "engine/connect.h"
 #include "engine/detect.h"
@@ -6,6 +6,7 @@
 #include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/exec.h"
 #include "engine/first.h"
 #include "engine/internal.h"
 #include "engine/ledger.h"
@@ -15,6 +16,7 @@
 #include "engine/names.h"
 #include "engine/ready.h"
 #include "engine/guest.h"
+#include "engine/heirloom.h"
 #include "engine/hello.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
@@ -61,13 +63,18 @@ static void prepare_listeners(void)
             ns_door_open((struct ns_listener *)o);
 }
 
+void ns_offers_settle(void)
+{
+    await_none(unsettled);
+    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
+        ns_offer_all();
+}
+
 void ns_fork_prepare(void)
 {
     if (!ns_table)
         return;
-    await_none(unsettled);
-    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
-        ns_offer_all();
+    ns_offers_settle();
     prepare_listeners();
     ns_mailbox_fork_prepare();
     ns_dormant_prepare();
@@ -306,6 +313,7 @@ void ns_fork_child(void)
     ns_names_fork_child();
     ns_mailbox_fork_child();
     ns_dormant_fork_child();
+    ns_heirloom_fork_child();
     ns_watch_fork_child();
     ns_internal_fork_child();
     ns_count_asking = ns_count_offering = ns_count_awaiting = ns_count_special = ns_count_listeners = 0;
@@ -346,11 +354,8 @@ static bool anything_undelivered(void)
     return any;
 }
 
-void ns_process_exiting(void)
+void ns_await_delivered(void)
 {
-    if (!ns_table)
-        return;
-    ns_dormant_lay_all();
     if (!ns_helper_running())
         return;
     int64_t patience_ms = ns_engine.policy.give_up_ms < EXIT_MS ? ns_engine.policy.give_up_ms : EXIT_MS;
@@ -359,59 +364,10 @@ void ns_process_exiting(void)
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 5000000 }, NULL);
 }
 
-/* ---- exec ---- */
-
-static void open_after_exec(void *ctx, int fd)
+void ns_process_exiting(void)
 {
-    int flags = ns_sys_fcntl(fd, F_GETFD, 0);
-    if (flags >= 0 && !(flags & FD_CLOEXEC))
-        *(int *)ctx = fd;
-}
-
-/* The next descriptor that the new program inherits as a session, or -1. */
-static int next_heirloom(void)
-{
-    struct ns_hold hold;
-    int fd = -1;
-    ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next)
-        if ((o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) && o->fd >= 0 &&
-            ns_sock_state((struct ns_sock *)o) != NS_FAILED)
-            ns_object_each_fd(o, open_after_exec, &fd);
-    ns_table_unhold(&hold);
-    return fd;
-}
-
-/* A listener that the next program has, too, which would not know what to make of a NEW. */
-static void unlock_heirlooms(void)
-{
-    struct ns_hold hold;
-    bool any_left = false;
-    ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects; o; o = o->next) {
-        int fd = -1;
-        if (o->kind != NS_KIND_LISTENER || o->fd < 0)
-            continue;
-        ns_object_each_fd(o, open_after_exec, &fd);
-        any_left |= fd >= 0;
-        if (fd >= 0 && ((struct ns_listener *)o)->door)
-            ns_door_unlock((struct ns_listener *)o);
-    }
-    ns_table_unhold(&hold);
-    if (any_left)
-        ns_hello_mute();
-}
-
-void ns_exec_prepare(void)
-{
-    int fd;
-    if (!ns_table || !ns_objects)
+    if (!ns_table)
         return;
-    unlock_heirlooms();
-    /* The next program knows nothing of NEW in front, or of another connection
-     * to come. What is closed by exec is delivered as at the end of a process. */
-    while ((fd = next_heirloom()) >= 0)
-        if (ns_fd_leave(fd, "exec") == -ENOBUFS)
-            break;
-    ns_process_exiting();
+    ns_dormant_lay_all();
+    ns_await_delivered();
 }

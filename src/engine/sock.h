@@ -146,6 +146,9 @@ struct ns_sock {
     uint32_t laid;                /* which state of those laid down this is; table */
     int unborn;                   /* the place of the child that is being forked; table */
     bool young;                   /* it was another process's before; table */
+    bool hollow;                  /* its state is with another process, and no longer here; table */
+    bool kept;                    /* asleep over an exec, but this process's all the while; table */
+    uint64_t heirloom;            /* where the program that follows finds it, 0: nowhere; table */
     struct ns_time dormant_since; /* table */
 };
 

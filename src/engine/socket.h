@@ -143,8 +143,16 @@ void ns_fork_child(void);
 /* The same around a spawn, whose child inherits nothing that is close-on-exec but
  * what `given` says (it may be NULL). */
 void ns_spawn_parent(bool (*given)(int fd));
-/* Before exec and before the process ends: what must not be lost is seen to. */
-void ns_exec_prepare(void);
+/* Whether a session would go to another program if this process became it now. */
+bool ns_exec_concerned(void);
+/*
+ * Before exec: what must not be lost is seen to. `followed`: the new program has the
+ * shim, and sessions go on there. Returns the number that its environment must have as
+ * NAMESOCKET_HEIRLOOM (heirloom.h), or -1 for none; ns_exec_failed takes it back.
+ */
+int ns_exec_prepare(bool followed);
+void ns_exec_failed(int heirloom);
+/* Before the process ends. */
 void ns_process_exiting(void);
 /* Before the call that puts the process into a sandbox (quiet.h). Waits for sessions
  * that are suspended, as exec does. Any thread. */

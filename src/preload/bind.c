@@ -53,6 +53,15 @@ static void fill_libc(void)
     ns_libc.epoll_pwait = ns_real.epoll_pwait;
 }
 
+/* Where this is loaded from: the next program must be able to load it, too. */
+static void learn_own_path(void)
+{
+    Dl_info info;
+
+    if (dladdr(&ns_libc, &info))
+        ns_exec_learn(info.dli_fname);
+}
+
 static void fork_prepare(void)
 {
     if (ns_ready())
@@ -83,6 +92,7 @@ static __attribute__((constructor)) void begin(void)
     ns_bind();
     fill_libc();
     ns_signals_seen = true;
+    learn_own_path();
     if (pthread_atfork(fork_prepare, fork_parent, fork_child) == 0)
         ns_engine_init();
     for (int fd = 0; fd <= 2; fd++)

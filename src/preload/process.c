@@ -1,5 +1,5 @@
 /*
- * A process becomes another program or ends. (fork: bind.c.)
+ * A process makes others, or ends. (fork: bind.c; exec: exec.c.)
  *
  * vfork is fork here. Its child would share our memory, and what it does to
  * its descriptors would happen to the parent's sessions.
@@ -7,7 +7,6 @@
  * system and popen are libc's own; what they start inherits descriptors, and
  * bytes that it writes are found by the engine as written around the shim.
  */
-#include <alloca.h>
 #include <stdlib.h>
 
 #include "preload/interpose.h"
@@ -36,99 +35,6 @@ NS_EXPORT pid_t _Fork(void)
         ns_fork_parent();
     errno = saved;
     return pid;
-}
-
-static void leaving(void)
-{
-    if (ns_ready())
-        ns_exec_prepare();
-}
-
-NS_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
-{
-    leaving();
-    return ns_real.execve(path, argv, envp);
-}
-
-NS_EXPORT int execv(const char *path, char *const argv[])
-{
-    return execve(path, argv, environ);
-}
-
-NS_EXPORT int execvp(const char *file, char *const argv[])
-{
-    leaving();
-    return ns_real.execvp(file, argv);
-}
-
-NS_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
-{
-    leaving();
-    return ns_real.execvpe(file, argv, envp);
-}
-
-NS_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
-{
-    leaving();
-    return ns_real.fexecve(fd, argv, envp);
-}
-
-NS_EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
-{
-    leaving();
-    return ns_real.execveat(dir, path, argv, envp, flags);
-}
-
-/*
- * Counts the arguments from `arg` to the NULL and lays them out as a vector on
- * the caller's stack: exec is async-signal-safe, so there is no malloc.
- * `envp` is what follows the NULL.
- */
-#define VECTOR(argv, envp, arg)                                                                            \
-    do {                                                                                                   \
-        va_list ap;                                                                                        \
-        size_t n = 1;                                                                                      \
-                                                                                                           \
-        va_start(ap, arg);                                                                                 \
-        for (const char *a = arg; a; a = va_arg(ap, const char *))                                         \
-            n++;                                                                                           \
-        va_end(ap);                                                                                        \
-        argv = alloca(n * sizeof *argv);                                                                   \
-        argv[0] = (char *)arg;                                                                             \
-        va_start(ap, arg);                                                                                 \
-        for (size_t i = 1; i < n; i++)                                                                     \
-            argv[i] = va_arg(ap, char *);                                                                  \
-        if (envp)                                                                                          \
-            *(char *const **)envp = va_arg(ap, char *const *);                                             \
-        va_end(ap);                                                                                        \
-    } while (0)
-
-NS_EXPORT int execl(const char *path, const char *arg, ...)
-{
-    char *const **none = NULL;
-    char **argv;
-
-    VECTOR(argv, none, arg);
-    return execv(path, argv);
-}
-
-NS_EXPORT int execlp(const char *file, const char *arg, ...)
-{
-    char *const **none = NULL;
-    char **argv;
-
-    VECTOR(argv, none, arg);
-    return execvp(file, argv);
-}
-
-NS_EXPORT int execle(const char *path, const char *arg, ...)
-{
-    char *const *env;
-    char *const **envp = &env;
-    char **argv;
-
-    VECTOR(argv, envp, arg);
-    return execve(path, argv, env);
 }
 
 /* ---- posix_spawn ---- */

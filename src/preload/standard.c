@@ -74,7 +74,7 @@ void ns_std_adopt(int fd)
     int saved = errno;
     FILE *old = *s->variable;
 
-    if (!ns_sock_at(fd) || !old || s->ours == old || fileno(old) != fd)
+    if (!ns_sock_peek(fd) || !old || s->ours == old || fileno(old) != fd)
         return;
     s->old = old;
     s->ours = known_to_others() ? NULL

@@ -126,9 +126,9 @@ static long on_any(long number, const long *a)
     case SYS_splice:
         return splice(FD(0), PTR(1), FD(2), PTR(3), (size_t)a[4], (unsigned)a[5]);
     case SYS_execve:
+        return execve(PTR(0), PTR(1), PTR(2));
     case SYS_execveat:
-        ns_exec_prepare();
-        return NS_NOT_OURS;
+        return execveat(FD(0), PTR(1), PTR(2), PTR(3), (int)a[4]);
     case SYS_seccomp:
         ns_sandbox_seccomp((unsigned)a[0], PTR(2));
         return NS_NOT_OURS;

@@ -1,0 +1,136 @@
+/*
+ * A process becomes another program. Sessions whose descriptors it inherits go on
+ * there if it has the shim (heirloom.h); they become plain TCP before, if it has not.
+ */
+#include "engine/exec.h"
+
+#include "engine/door.h"
+#include "engine/dormant.h"
+#include "engine/engine.h"
+#include "engine/heirloom.h"
+#include "engine/hello.h"
+#include "engine/listener.h"
+#include "engine/sys.h"
+
+/* How long an exchange that is under way is waited for; one takes a few round trips. */
+#define EXCHANGE_MS 10000
+
+static void open_after_exec(void *ctx, int fd)
+{
+    int flags = ns_sys_fcntl(fd, F_GETFD, 0);
+    if (flags >= 0 && !(flags & FD_CLOEXEC))
+        *(int *)ctx = fd;
+}
+
+/* One of its descriptors that the new program inherits, or -1. Table held. */
+static int inherited(struct ns_object *o)
+{
+    int fd = -1;
+    if (o->fd >= 0)
+        ns_object_each_fd(o, open_after_exec, &fd);
+    return fd;
+}
+
+/* The next one, if it is a session that goes nowhere yet, or -1. Table held. */
+static int left_behind(struct ns_object *o)
+{
+    struct ns_sock *s = (struct ns_sock *)o;
+    bool sock = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT;
+    return sock && !s->heirloom && ns_sock_state(s) != NS_FAILED ? inherited(o) : -1;
+}
+
+static int next_left_behind(void)
+{
+    struct ns_hold hold;
+    int fd = -1;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next)
+        fd = left_behind(o);
+    ns_table_unhold(&hold);
+    return fd;
+}
+
+bool ns_exec_concerned(void)
+{
+    return ns_table && ns_objects && next_left_behind() >= 0;
+}
+
+/* A listener that the next program has, too, which would not know what to make of a NEW. */
+static void unlock_listeners(void)
+{
+    struct ns_hold hold;
+    bool any_left = false;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        if (o->kind != NS_KIND_LISTENER || inherited(o) < 0)
+            continue;
+        any_left = true;
+        if (((struct ns_listener *)o)->door)
+            ns_door_unlock((struct ns_listener *)o);
+    }
+    ns_table_unhold(&hold);
+    if (any_left)
+        ns_hello_mute();
+}
+
+/* Whether one of them has to be waited for; table held. */
+static bool under_way(bool patient)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        if (left_behind(o) < 0)
+            continue;
+        enum ns_bequest b = ns_dormant_bequest((struct ns_sock *)o);
+        if (b == NS_BEQUEST_NOT_YET || (b == NS_BEQUEST_SOON && patient))
+            return true;
+    }
+    return false;
+}
+
+/* Leaves what can be left to the next program, in one step. */
+static int hand_down(void)
+{
+    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(EXCHANGE_MS));
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    while (under_way(ns_time_before(ns_now(), end))) {
+        ns_table_unhold(&hold);
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 1000000 }, NULL);
+        ns_table_hold(&hold);
+    }
+    bool begun = ns_heirloom_begin();
+    for (struct ns_object *o = ns_objects; begun && o; o = o->next)
+        if (left_behind(o) >= 0)
+            ns_heirloom_add((struct ns_sock *)o);
+    int file = begun ? ns_heirloom_end() : -1;
+    ns_table_unhold(&hold);
+    return file;
+}
+
+int ns_exec_prepare(bool followed)
+{
+    int fd, heirloom = -1;
+    if (!ns_table || !ns_objects)
+        return -1;
+    unlock_listeners();
+    if (followed && ns_table_own()) {
+        ns_offers_settle();
+        ns_unlock(&ns_table_lock);
+        ns_await_delivered();
+        heirloom = hand_down();
+    }
+    /* A program without us knows nothing of NEW in front, or of another connection
+     * to come. What is closed by exec is delivered as at the end of a process. */
+    while ((fd = next_left_behind()) >= 0)
+        if (ns_fd_leave(fd, "exec") == -ENOBUFS)
+            break;
+    ns_process_exiting();
+    return heirloom;
+}
+
+void ns_exec_failed(int heirloom)
+{
+    if (heirloom < 0)
+        return;
+    ns_heirloom_undo();
+    ns_dormant_exec_failed();
+}
