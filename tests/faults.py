@@ -489,6 +489,10 @@ def all_cases(full):
         add(fault, MODES[n % len(MODES)], (other, f"fork-{form}"))
         add(fault, MODES[(n + 2) % len(MODES)], (f"fork-{form}", other))
         add(fault, MODES[(n + 4) % len(MODES)], (f"fork-{other}", f"fork-{form}"))
+        # The same, and then another program.
+        add(fault, MODES[(n + 1) % len(MODES)], (other, f"exec-{form}"))
+        add(fault, MODES[(n + 3) % len(MODES)], (f"exec-{form}", other))
+        add(fault, MODES[(n + 5) % len(MODES)], (f"exec-{other}", f"exec-{form}"))
     for form in FORMS:
         for fault in ("none", "link-down-client", "rst-both"):
             add(fault, "urgent", (form, form))

@@ -1198,6 +1198,162 @@ def fork_with_bytes_on_their_way(context):
     never_demoted(x)
 
 
+# -- other programs ----------------------------------------------------------------------------------------------------
+
+# What a server's child becomes: a program that serves on descriptor 0, and knows only that.
+SERVING = """import os
+while data := os.read(0, 100):
+    while data:
+        data = data[os.write(1, data.upper()):]
+"""
+
+
+def serving(argv="[sys.executable, '-c', serving]"):
+    """In a child: that program on both standard streams."""
+    return f"""
+    try:
+        for n in (0, 1):
+            os.dup2(s.fileno(), n)
+        os.execv(sys.executable, {argv})
+    finally:
+        os._exit(1)"""
+
+
+INETD = f"serving = {SERVING!r}\npid = os.fork()\nif pid == 0:{serving()}\ns.close()"
+
+
+def served_in_another_program(x, program=INETD):
+    """The server's end is another program's from here on, and moves as often as it has to."""
+    x.server.do(program)
+    echoes(x)
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    for _ in range(2):
+        x.resumes()
+        echoes(x)
+    never_demoted(x)
+    x.client.do("s.shutdown(socket.SHUT_WR)")
+    x.client.says("s.recv(1)", b"")
+    x.server.says("os.waitpid(pid, 0)[1]", 0)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def exec_inetd_style(context):
+    """Accepted by one program, served by another on its standard input and output."""
+    served_in_another_program(Session(context))
+
+
+@case
+def exec_twice(context):
+    """A shell in between, which does nothing with the session but become another program itself."""
+    again = '[\'/bin/sh\', \'-c\', \'exec "$0" -c "$1"\', sys.executable, serving]'
+    served_in_another_program(Session(context), INETD.replace("sys.executable, [sys.executable, '-c', serving]",
+                                                              f"'/bin/sh', {again}"))
+
+
+@case
+def exec_after_a_part_was_served(context):
+    """It was the child's already, and the client has sent more than is read, when it becomes another program."""
+    x = Session(context)
+    x.client.do("s.sendall(b'head' + b'talk')")
+    x.server.do(INETD.replace("pid == 0:", "pid == 0:\n    s.sendall(s.recv(4, socket.MSG_WAITALL))"))
+    x.client.says("s.recv(8, socket.MSG_WAITALL)", b"headTALK")
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    x.resumes()
+    echoes(x)
+    never_demoted(x)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def exec_with_an_inbox(context):
+    """What is unread of the connection before goes along."""
+    x = inbox(context)
+    x.client.do("s.set_inheritable(True)")
+    child = CHILD + "s.sendall(s.recv(100) + b'.')"
+    x.client.begin(f"os.execv(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())])")
+    x.server.says("s.recv(100, socket.MSG_WAITALL)", BOTH + b".")
+    never_demoted(x)
+
+
+@case
+def exec_with_bytes_on_their_way(context):
+    """What the program before has written, and the peer has not acknowledged, is the next one's to see through."""
+    x = Session(context)
+    x.client.do("s.set_inheritable(True)")
+    x.rig.troels.nft("table inet deaf { chain out { type filter hook output priority 0;\n"
+                     f"tcp dport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+    x.client.do("s.send(b'lost')")
+    child = CHILD + "s.sendall(b'more'); s.sendall(s.recv(1))"
+    x.client.begin(f"os.execv(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())])")
+    x.rig.reset_flows([x.rig.tage], PORT)
+    x.rig.troels.nft("delete table inet deaf")
+    x.server.says("s.recv(8, socket.MSG_WAITALL)", b"lostmore")
+    x.server.do("s.send(b'.')")
+    x.server.says("s.recv(2)", b".")
+    never_demoted(x)
+
+
+@case
+def exec_before_the_first_bytes_inetd_style(context):
+    """The next program takes NEW off, by the keys that its parent has told the client of."""
+    x = Session(context, born=False)
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.server.do("s = l.accept()[0]")
+    x.client.log.wait(ANSWERED)
+    served_in_another_program(x)
+    x.server.log.wait(ESTABLISHED)
+
+
+@case
+def exec_fails(context):
+    """It goes on as before, whether that was seen beforehand or not."""
+    x = Session(context)
+    x.client.do("s.set_inheritable(True)")
+    x.client.says("os.execv('/nowhere', ['x'])", "FileNotFoundError ENOENT")
+    x.client.says("os.execv('/etc/passwd', ['x'])", "PermissionError EACCES")
+    x.client.says("os.execv(sys.executable, ['x', 'y' * 3000000])", "OSError E2BIG")
+    x.talks()
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
+
+@case
+def exec_of_a_program_without_us(context):
+    """Its environment has no LD_PRELOAD: plain TCP, before it begins."""
+    x = Session(context)
+    x.server.do(INETD.replace("os.execv(", "os.execve(").replace("serving])", "serving], {})"))
+    echoes(x)
+    x.server.log.wait(DEMOTED)
+
+
+@case
+def exec_with_a_session_that_is_none_of_its_own(context):
+    """A descriptor that nobody thought of is no reason to be plain."""
+    x = Session(context)
+    x.client.do("s.set_inheritable(True)")
+    x.client.do("pid = os.fork()\nif pid == 0:\n    os.execv('/bin/sleep', ['sleep', '60'])")
+    x.talks()
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+    x.client.do("os.kill(pid, signal.SIGKILL)")
+
+
+@case
+def exec_with_a_thread_inside(context):
+    """Another thread reads the session: what it may have taken nobody can know."""
+    x = Session(context)
+    x.client.do("s.set_inheritable(True)")
+    x.client.begin("s.recv(1)").asleep(*ASLEEP)
+    child = CHILD + "s.sendall(b'child')"
+    x.client.begin(f"os.execv(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())])")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.client.log.wait(DEMOTED)
+
 
 if __name__ == "__main__":
     become_root()

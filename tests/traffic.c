@@ -31,6 +31,7 @@ static const char USAGE[] =
     "      --seed N  --record N  --interval-ms N  --timeout S\n"
     "      --server-speaks-first (both sides)  --check-so-error  --json\n"
     "      --fork (a server: a process for each connection; a client: its child goes on, the parent waits for it)\n"
+    "      --exec (a server: a program for each connection; a client: connected, it executes itself)\n"
     "      --quiet (client, not with blocking: sends nothing until told to go)\n"
     "On stdin, a line each: go (idle mode), stop (end the stream here). SIGUSR1 and SIGUSR2 say the same.\n";
 
@@ -259,7 +260,7 @@ static uint64_t number(const char *text)
     return n;
 }
 
-enum { OPT_SEED = 256, OPT_RECORD, OPT_INTERVAL, OPT_TIMEOUT, OPT_FIRST, OPT_ERROR, OPT_JSON, OPT_QUIET, OPT_FORK };
+enum { OPT_SEED = 256, OPT_RECORD, OPT_INTERVAL, OPT_TIMEOUT, OPT_FIRST, OPT_ERROR, OPT_JSON, OPT_QUIET, OPT_FORK, OPT_EXEC, OPT_GIVEN };
 
 static const struct option LONG_OPTIONS[] = {
     { "form", required_argument, NULL, 'f' },           { "mode", required_argument, NULL, 'm' },
@@ -268,7 +269,9 @@ static const struct option LONG_OPTIONS[] = {
     { "seed", required_argument, NULL, OPT_SEED },      { "record", required_argument, NULL, OPT_RECORD },
     { "interval-ms", required_argument, NULL, OPT_INTERVAL }, { "timeout", required_argument, NULL, OPT_TIMEOUT },
     { "server-speaks-first", no_argument, NULL, OPT_FIRST },  { "check-so-error", no_argument, NULL, OPT_ERROR },
-    { "json", no_argument, NULL, OPT_JSON },            { "quiet", no_argument, NULL, OPT_QUIET },            { "fork", no_argument, NULL, OPT_FORK },
+    { "json", no_argument, NULL, OPT_JSON },            { "quiet", no_argument, NULL, OPT_QUIET },
+    { "fork", no_argument, NULL, OPT_FORK },            { "exec", no_argument, NULL, OPT_EXEC },
+    { "given", required_argument, NULL, OPT_GIVEN },
     { 0 },
 };
 
@@ -289,6 +292,8 @@ static void take_option(int o, const char *arg, bool *down_given)
     case OPT_ERROR: opt.check_so_error = true; break;
     case OPT_QUIET: opt.quiet = true; break;
     case OPT_FORK: opt.forks = true; break;
+    case OPT_EXEC: opt.execs = true; break;
+    case OPT_GIVEN: opt.given = (char *)arg; break;
     case OPT_JSON: opt.json = true; break;
     default: fputs(USAGE, stderr); exit(EXIT_USAGE);
     }
@@ -301,6 +306,7 @@ int main(int argc, char **argv)
         return toy_echo(argc, argv);
     for (int o; (o = getopt_long(argc, argv, "f:m:n:d:c:r:", LONG_OPTIONS, NULL)) >= 0;)
         take_option(o, optarg, &down_given);
+    opt.argv = argv;
     argv += optind, argc -= optind;
     opt.server = argc == 2 && strcmp(argv[0], "serve") == 0;
     bool client = argc == 3 && strcmp(argv[0], "run") == 0;
@@ -318,7 +324,7 @@ int main(int argc, char **argv)
     if (!all_conns)
         return EXIT_CONNECTION;
     start_control();
-    forms_run(opt.server ? listen_on(opt.port) : -1, all_conns, all_conns_n);
+    forms_run(opt.server && !opt.given ? listen_on(opt.port) : -1, all_conns, all_conns_n);
     say("done");
     free(all_conns);
     return 0;

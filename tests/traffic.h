@@ -49,6 +49,9 @@ struct traffic_options {
     bool server_speaks_first;
     bool quiet;                 // a client: send nothing at all until told to go
     bool forks;                 // a server: a process for each connection; a client: its child goes on
+    bool execs;                 // a server: a program for each connection; a client: it is executed anew
+    char *given;                // that program: the descriptors, with commas between
+    char **argv;                // its own
     bool check_so_error;
     bool json;
 };

@@ -503,6 +503,37 @@ static pid_t serve_none(struct house *h, int fd)
     return pid;
 }
 
+// -- other programs -------------------------------------------------------------------------------------------------
+
+// This one again, which is given connections that are there already.
+static void execute(const struct conn *conns, unsigned n)
+{
+    char given[SLOTS_MAX * 5] = "", *argv[64] = { 0 };
+    int words = 0;
+    size_t at = 0;
+    for (unsigned i = 0; i < n; i++) {
+        fcntl(conns[i].fd, F_SETFD, 0);
+        at += (size_t)snprintf(given + at, sizeof given - at, "%s%d", i ? "," : "", conns[i].fd);
+    }
+    argv[words++] = opt.argv[0];
+    argv[words++] = "--given";
+    argv[words++] = given;
+    for (char **arg = opt.argv + 1; *arg && words < 63; arg++)
+        argv[words++] = *arg;
+    execv("/proc/self/exe", argv);
+    fail(EXIT_CONNECTION, "exec: %s", strerror(errno));
+}
+
+static void run_given(struct house *h)
+{
+    for (char *at = strtok(opt.given, ","); at; at = strtok(NULL, ","), h->started++) {
+        if (h->started == h->n)
+            fail(EXIT_USAGE, "given more than %u connections", h->n);
+        conn_init(&h->conns[h->started], atoi(at), opt.server, opt.server ? 0 : h->started);
+    }
+    run(h);
+}
+
 // A child for each connection; the parent accepts on, as long as one of them lives.
 static void serve_by_children(struct house *h)
 {
@@ -514,6 +545,8 @@ static void serve_by_children(struct house *h)
     for (; accepting(h) && n < SLOTS_MAX; n++) {
         struct conn *c = accept_one(h);
         children[n] = fork_or_fail();
+        if (children[n] == 0 && opt.execs)
+            execute(c, 1);
         if (children[n] == 0)
             serve_in_child(h, c);
         close(c->fd);
@@ -541,9 +574,15 @@ void forms_run(int listener, struct conn *conns, unsigned n)
 {
     static struct house h;
     h = (struct house){ .listener = listener, .conns = conns, .n = n, .epoll_fd = -1 };
+    if (opt.given) {
+        run_given(&h);
+        return;
+    }
     if (listener < 0)
         connect_all(&h);
-    if (!opt.forks)
+    if (opt.execs && listener < 0)
+        execute(conns, n);
+    if (!opt.forks && !opt.execs)
         run(&h);
     else if (listener < 0)
         run_in_child(&h);

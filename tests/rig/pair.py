@@ -72,9 +72,9 @@ class Pair:
 
     @staticmethod
     def form(name):
-        """fork-X: the form X, in a process that was forked."""
-        plain = name.removeprefix("fork-")
-        return ["-f", plain] + (["--fork"] if plain != name else [])
+        """fork-X: the form X, in a process that was forked; exec-X: in a program that was given the connection."""
+        how, dash, plain = name.partition("-")
+        return ["-f", plain, f"--{how}"] if how in ("fork", "exec") else ["-f", name]
 
     def env(self, side):
         if side not in self.shim_at:
