@@ -465,7 +465,7 @@ void ns_detect_start(void)
 {
     tick.fire = ticked;
     stranded.fire = still_stranded;
-    ns_helper_settled = 1;
+    __atomic_store_n(&ns_helper_settled, 1, __ATOMIC_SEQ_CST); /* a session may be in use already */
     link_source = (struct ns_source){ .fd = ns_internal(ns_link_open()), .ready = link_ready };
     if (link_source.fd >= 0)
         ns_loop_add(&link_source, EPOLLIN);
