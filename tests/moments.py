@@ -279,6 +279,16 @@ def close_undelivered_and_reset(context):
 
 
 @case
+def exit_while_suspended_with_nothing_to_deliver(context):
+    """What was written is acknowledged: the program is not kept until there is a path, or for EXIT_MS."""
+    x = Session(context)
+    x.suspended()
+    x.client.begin("os._exit(3)")
+    if x.client.proc.wait(20) != 3:
+        raise Wrong("it ended with another status")
+
+
+@case
 def inbox_readable_while_suspended(context):
     """By whatever means the application asks; nothing spins until the session has resumed."""
     x = Session(context)

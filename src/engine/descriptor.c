@@ -101,11 +101,7 @@ static bool undelivered(struct ns_sock *s, int fd)
      * delivered there is lost, and comes by the new one. */
     if (s->session.role == NS_SERVER && s->session.pins > 0)
         return true;
-    if (s->session.ring.head == s->session.ring.tail)
-        return false;
-    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
-    if (unacknowledged < 0 || ns_carrier_acknowledged(&s->session.carrier, (uint64_t)unacknowledged,
-                                                      s->fin_queued) >= s->session.ring.head)
+    if (ns_sock_delivered(s, fd))
         return false;
     /* Unread input or a linger of its own: close means what it says (RFC 2525, 2.17). */
     ns_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len);

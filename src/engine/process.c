@@ -325,18 +325,21 @@ void ns_fork_child(void)
 
 /* ---- the end ---- */
 
-/* The client may have given up the connection that the kernel would deliver on
- * after us: when it is here, or it was not so, is known at the exchange's end. */
-static bool being_resumed(struct ns_sock *s)
+/* Whether the peer lacks bytes that the kernel would not deliver after us, as it does
+ * on a working connection. */
+static bool undelivered(struct ns_sock *s)
 {
     ns_lock(&s->tx);
-    bool is = s->session.role == NS_SERVER && ns_session_protected(&s->session) && s->session.pins > 0;
+    bool works = s->session.state == NS_CONNECTED && s->tx_open;
+    /* The client may have given up the connection that the kernel would deliver on:
+     * when it is here, or it was not so, is known at the exchange's end. */
+    bool resumed = s->session.role == NS_SERVER && s->session.pins > 0;
+    bool is = ns_session_protected(&s->session) &&
+              (resumed || (!works && !ns_sock_delivered(s, s->o.fd >= 0 ? s->o.fd : s->linger_fd)));
     ns_unlock(&s->tx);
     return is;
 }
 
-/* Whether some suspended session still has bytes that the peer does not. What a
- * working connection holds, the kernel delivers after us. */
 static bool anything_undelivered(void)
 {
     struct ns_hold hold;
@@ -346,9 +349,7 @@ static bool anything_undelivered(void)
         struct ns_sock *s = (struct ns_sock *)o;
         if (o->kind != NS_KIND_SOCK || (s->linger_fd < 0 && o->fd < 0))
             continue;
-        enum ns_state state = ns_sock_state(s);
-        any = being_resumed(s) || ((state == NS_SUSPENDED || (state == NS_CONNECTED && !s->tx_open)) &&
-                                   s->session.ring.head > s->session.ring.tail);
+        any = undelivered(s);
     }
     ns_table_unhold(&hold);
     return any;

@@ -92,6 +92,7 @@ struct ns_sock {
     uint64_t tx_urgent;   /* 1 + the offset of the last urgent byte sent (RFC 6093), 0 for none; tx */
     int rx_urgent;        /* 256 + an urgent byte that came on the connection before, 0 for none; atomic */
     uint64_t received;   /* receive offset while there is no connection to ask; tx */
+    uint64_t delivered;  /* what the peer had acknowledged when it was given up; tx */
     bool rx_shut;        /* the application has shut its reading side down; tx, atomic */
     bool rx_ended;       /* FIN has been seen; atomic */
     bool fin_queued;     /* our FIN is in the kernel's hands, on the connection in use; tx */
@@ -284,6 +285,10 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error);
 /* Whether exactly what the ring has seen was written to the connection at `fd`,
  * so that it can be replayed. tx held. */
 bool ns_sock_faithful(struct ns_sock *s, int fd);
+
+/* Whether the peer's kernel has acknowledged all that was written; also when the
+ * connection at `fd` is dead, or was given up. tx held. */
+bool ns_sock_delivered(const struct ns_sock *s, int fd);
 
 /* It has just become NS_CONNECTED for the first time: can be found by a RESUME,
  * and the helper watches over it. No lock held. */

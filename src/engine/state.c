@@ -90,6 +90,19 @@ bool ns_sock_faithful(struct ns_sock *s, int fd)
     return ns_carrier_faithful(&s->session.carrier, l.acknowledged, l.unacknowledged, s->fin_queued);
 }
 
+/* The ring knows what was acknowledged only as of the last time that room was needed. */
+bool ns_sock_delivered(const struct ns_sock *s, int fd)
+{
+    const struct ns_session *session = &s->session;
+    if (session->ring.head == session->ring.tail)
+        return true;
+    if (s->retired)
+        return s->delivered >= session->ring.head;
+    int64_t left = ns_ledger_unacknowledged(fd);
+    return session->carrier.adopted && left >= 0 &&
+           ns_carrier_acknowledged(&session->carrier, (uint64_t)left, s->fin_queued) >= session->ring.head;
+}
+
 /* What the kernel keeps for the next call on the socket. */
 static int take_error(int fd)
 {

@@ -159,6 +159,9 @@ static int retire(struct ns_sock *s, int fd)
         ns_lock(&s->tx);
         bool ended = __atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST);
         s->received = ns_carrier_received(&s->session.carrier, l.received, ended);
+        s->delivered = s->session.carrier.adopted
+                           ? ns_carrier_acknowledged(&s->session.carrier, l.unacknowledged, s->fin_queued)
+                           : s->session.ring.tail;
         __atomic_store_n(&s->retired, true, __ATOMIC_SEQ_CST);
         ns_unlock(&s->tx);
     }
