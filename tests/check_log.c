@@ -12,7 +12,7 @@ struct capture {
     char line[2 * NS_LOG_LINE_BYTES];
     enum ns_log_level level;
     int lines;
-    int64_t wall_s;
+    int64_t wall_us;
 };
 
 static void keep(void *ctx, enum ns_log_level level, const char *line, size_t bytes)
@@ -31,17 +31,18 @@ static void keep(void *ctx, enum ns_log_level level, const char *line, size_t by
 
 static int64_t wall(void *ctx)
 {
-    return ((struct capture *)ctx)->wall_s;
+    return ((struct capture *)ctx)->wall_us;
 }
 
 /* 1999-12-09 01:53:25, an hour east of Greenwich, as on the thesis's desk. */
-#define THESIS_S INT64_C(944700805)
+#define THESIS_S  INT64_C(944700805)
+#define SECOND_US INT64_C(1000000)
 
 static struct ns_log log_to(struct capture *c, enum ns_log_level level)
 {
-    *c = (struct capture){ .wall_s = THESIS_S };
+    *c = (struct capture){ .wall_us = THESIS_S * SECOND_US };
     return (struct ns_log){
-        .level = level, .sink = keep, .wall_s = wall, .ctx = c, .utc_offset_s = 3600, .pid = 646
+        .level = level, .sink = keep, .wall_us = wall, .ctx = c, .utc_offset_s = 3600, .pid = 646
     };
 }
 
@@ -54,7 +55,7 @@ START_TEST(the_thesis_line)
     ck_assert_str_eq(c.line, "Info: 646 - Thu Dec  9 01:53:25 1999 - Successfully resumed at server\n");
     ck_assert_int_eq(c.level, NS_LOG_INFO);
     log.pid = 415;
-    c.wall_s = THESIS_S - 311;
+    c.wall_us = (THESIS_S - 311) * SECOND_US;
     ns_log_error(&log, NS_LOG_ERROR, "connect", EHOSTUNREACH);
     ck_assert_str_eq(c.line, "Error: 415 - Thu Dec  9 01:48:14 1999 - connect: No route to host\n");
     log.level = NS_LOG_DEBUG;
@@ -160,7 +161,7 @@ static void check_date(int64_t wall_s, int32_t utc_offset_s)
     struct tm tm;
     char expected[128], date[64];
 
-    c.wall_s = wall_s;
+    c.wall_us = wall_s * SECOND_US;
     log.utc_offset_s = utc_offset_s;
     ns_log(&log, NS_LOG_INFO, "x");
     gmtime_r(&local, &tm);
@@ -190,10 +191,28 @@ START_TEST(without_a_clock)
     struct capture c;
     struct ns_log log = log_to(&c, NS_LOG_INFO);
 
-    log.wall_s = NULL;
+    log.wall_us = NULL;
     log.utc_offset_s = 0;
     ns_log(&log, NS_LOG_INFO, "x");
     ck_assert_str_eq(c.line, "Info: 646 - Thu Jan  1 00:00:00 1970 - x\n");
+}
+END_TEST
+
+START_TEST(microseconds_when_asked_for)
+{
+    struct capture c;
+    struct ns_log log = log_to(&c, NS_LOG_INFO);
+
+    log.microseconds = true;
+    c.wall_us += 42;
+    ns_log(&log, NS_LOG_INFO, "x");
+    ck_assert_str_eq(c.line, "Info: 646 - Thu Dec  9 01:53:25.000042 1999 - x\n");
+    c.wall_us = -1;
+    ns_log(&log, NS_LOG_INFO, "x");
+    ck_assert_str_eq(c.line, "Info: 646 - Thu Jan  1 00:59:59.999999 1970 - x\n");
+    log.microseconds = false; /* 999999 of them are no second */
+    ns_log(&log, NS_LOG_INFO, "x");
+    ck_assert_str_eq(c.line, "Info: 646 - Thu Jan  1 00:59:59 1970 - x\n");
 }
 END_TEST
 
@@ -242,6 +261,7 @@ int main(void)
     tcase_add_test(t, long_lines_are_cut);
     tcase_add_test(t, dates_are_the_calendars);
     tcase_add_test(t, without_a_clock);
+    tcase_add_test(t, microseconds_when_asked_for);
     tcase_add_test(t, the_bucket);
     tcase_set_timeout(t, 60);
     suite_add_tcase(suite, t);

@@ -73,7 +73,7 @@ START_TEST(every_key_sets_its_own)
         { "LOG_LEVEL", "debug" }, { "LOG_FILE", "/tmp/x" },
         { "VERBOSE", "1" },       { "PSK", "sixteen bytes at" },
         { "RING", "128k" },       { "HOLD", "200ms" },
-        { "BROKER", "@x" },
+        { "BROKER", "@x" },       { "LOG_TIME", "us" },
     };
     const char *const *keys = ns_policy_keys();
     size_t n = 0;
@@ -90,6 +90,7 @@ START_TEST(every_key_sets_its_own)
     ck_assert_int_eq(policy.park_ms, 8000);
     ck_assert_int_eq(policy.hold_margin_ms, 200);
     ck_assert_str_eq(policy.broker, "@x");
+    ck_assert(policy.log_microseconds);
     ck_assert_uint_eq(policy.known.count, 1);
     ck_assert_str_eq(policy.known.entries[0].name, "a.example");
     ck_assert_uint_eq(policy.never.count, 1);
@@ -134,6 +135,10 @@ START_TEST(words)
     set("VERBOSE", "1");
     set("VERBOSE", "0");
     ck_assert(!policy.verbose);
+    set("LOG_TIME", "us");
+    set("LOG_TIME", "s");
+    ck_assert(!policy.log_microseconds);
+    refused("LOG_TIME", "ms");
     refused("ASK", "Probe");
     refused("ASK", "");
     refused("LOG_LEVEL", "warn");

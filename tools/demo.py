@@ -3,7 +3,6 @@ import os
 import re
 import sys
 import textwrap
-import threading
 import time
 
 from rig import Deadline, RigError, become_root, Rig, Log, wait_for
@@ -16,34 +15,21 @@ LINES = ("helo", "come again")
 BOLD, DIM, END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
-class Follow(Log):
-    """A log, and when each of its lines appeared."""
+STAMP = re.compile(r" - \w+ (\w+ +\d+ \d+:\d+:\d+)(\.\d+) (\d+) - ")
 
-    def __init__(self, path):
-        super().__init__(path)
-        self.lines = []
-        self.over = False
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-        self.thread.start()
 
-    def _follow(self):
-        seen = 0
-        while not self.over:
-            # A line may be half written: the rest comes the next time.
-            text = self.text()
-            whole = text[:text.rfind("\n") + 1]
-            for line in whole[seen:].splitlines():
-                self.lines.append((time.monotonic(), line))
-            seen = len(whole)
-            time.sleep(0.0005)
+class Stamped(Log):
+    """A log whose lines say to the microsecond when they were written."""
 
-    def stop(self):
-        self.over = True
-        self.thread.join()
+    def lines(self):
+        """(when, line) of each, in seconds since 1970."""
+        for line in self.text().splitlines():
+            second, fraction, year = STAMP.search(line).groups()
+            yield time.mktime(time.strptime(f"{second} {year}", "%b %d %H:%M:%S %Y")) + float(fraction), line
 
     def first(self, pattern, since):
         """(when, match) of the first line from `since` on that matches, or None."""
-        for when, line in list(self.lines):
+        for when, line in self.lines():
             m = re.search(pattern, line)
             if m and when >= since:
                 return when, m
@@ -73,30 +59,32 @@ def figure(rig):
 
 def time_line(client, server, cut, echoed, link):
     """What happened, in order, in words."""
-    events = [(cut, "troels", f"{link} is cut")]
-    src, dst = client.first(r"session resumed after .* over (\S+) -> (\S+),", cut)[1].groups()
-    first = [("troels", client, r"path .*attempting resume", "notices that the connection's path is dead"),
+    src, dst, again = client.first(r"session resumed after .* over (\S+) -> (\S+), (\d+) bytes", cut)[1].groups()
+    swapped, in_place = "suspended, resumed, now connected", "has put the new connection in the old one's place"
+    steps = [("troels", client, r"path .*attempting resume", "notices that the connection's path is dead"),
              ("troels", client, f"Attempting connection with address pair.*src: {src} dst: {dst}",
               f"connects from {src} to {dst}"),
              ("troels", client, r"Sending NSPT_RESUME", "is connected, and asks for the session"),
              ("tage", server, r"Got RESUME connection", "finds the session, proves who it is, says what it has"),
-             ("tage", server, r"Successfully resumed at server", "has put the new connection in the old one's place"),
-             ("troels", client, r"session resumed after .*?(\d+) bytes sent again",
-              "has resumed; {0} bytes were sent again")]
-    for host, log, pattern, words in first:
+             ("tage", server, swapped, in_place),
+             ("troels", client, swapped, f"{in_place}; {again} bytes are sent again")]
+    events = [(cut, "troels", f"{link} is cut"), (echoed, "troels", f"telnet shows the echo of \"{LINES[1]}\"")]
+    for host, log, pattern, words in steps:
         found = log.first(pattern, cut)
         if found:
-            events.append((found[0], host, words.format(*found[1].groups())))
-    events.append((echoed, "troels", f"telnet shows the echo of \"{LINES[1]}\""))
+            events.append((found[0], host, words))
     for when, host, words in sorted(events, key=lambda e: e[0]):
         print(f"    {(when - cut) * 1000:8.1f} ms  {host:6}  {words}")
     say()
-    say("(When each line came into a log, seen from outside. Both hosts share a clock here.)")
+    if again != "0":
+        say(f"({again} bytes: telnet had written the line, and its end, to the connection over {link}, which lost them. "
+            "The shim had kept a copy, for tage had not acknowledged them.)")
+    say("(The times are those of the logs' own lines; both hosts share a clock here.)")
 
 
 def show_log(name, log):
     title(f"The log of {name}")
-    for _, line in log.lines:
+    for line in log.text().splitlines():
         print(f"{DIM}    {line}{END}")
 
 
@@ -108,7 +96,7 @@ def demonstrate(rig, build, plain):
     shim = os.path.join(build, "src/preload/libnsshim.so")
     nsrun = os.path.join(build, "src/daemon/nsrun")
     echo_server = os.path.join(build, "examples/echo-server")
-    logs = [Follow(os.path.join(rig.dir, name)) for name in ("troels.log", "tage.log")]
+    logs = [Stamped(os.path.join(rig.dir, name)) for name in ("troels.log", "tage.log")]
     client_log, server_log = logs
 
     title("1. Two hosts, two links")
@@ -118,10 +106,11 @@ def demonstrate(rig, build, plain):
     title("2. An echo server on tage, telnet on troels")
     under = [] if plain else [nsrun, "-l", "debug", "-o", server_log.path, "--"]
     print(f"    tage$   {'' if plain else 'nsrun -- '}echo-server {PORT}")
-    rig.tage.start("echo-server", [*under, echo_server, PORT])
+    stamps = {"NAMESOCKET_LOG_TIME": "us"}
+    rig.tage.start("echo-server", [*under, echo_server, PORT], stamps)
     wait_for("the server listens", lambda: f":{PORT}" in rig.tage.run("ss", "-tlnH", f"sport = :{PORT}").stdout, 10)
     print(f"    troels$ {'' if plain else 'LD_PRELOAD=libnsshim.so '}telnet tage {PORT}\n")
-    env = {} if plain else shim_env(shim, client_log.path)
+    env = {} if plain else {**shim_env(shim, client_log.path), **stamps}
     telnet = Terminal("telnet", rig.troels.argv(["telnet", "tage", str(PORT)], env), rig.dir)
     rig.procs.append(telnet)
     telnet.wait_text("Escape character")
@@ -135,12 +124,12 @@ def demonstrate(rig, build, plain):
     link = link_of(rig.troels, rig.troels.flows(PORT)[0][0])
     title(f"3. The connection runs over {link}. It is cut, and a line typed")
     already = len(telnet.text)
-    cut = time.monotonic()
+    cut = time.time()
     rig.troels.link_down(link)
     telnet.type(LINES[1] + "\n")
     try:
         telnet.wait_text(LINES[1] + "\n", 2, 5 if plain else 30)
-        echoed = time.monotonic()
+        echoed = telnet.when(LINES[1] + "\n", 2)
     except Deadline:
         echoed = None
     print("\n".join(f"    | {line}" for line in telnet.text[already:].rstrip("\n").split("\n")))
@@ -157,8 +146,6 @@ def demonstrate(rig, build, plain):
         telnet.wait_text("telnet>")
         telnet.type("quit\n")
         telnet.wait()
-    for log in logs:
-        log.stop()
     if echoed is not None:
         title("4. The time line")
         time_line(client_log, server_log, cut, echoed, link)

@@ -61,9 +61,12 @@ static void pass_on(void *unused, enum ns_log_level level, const char *line, siz
 /* What the engine had set up before any call here: NAMESOCKET_LOG_FILE, or NULL. */
 static void (*engine_sink)(void *ctx, enum ns_log_level level, const char *line, size_t bytes);
 
-static int64_t wall_s(void *unused)
+static int64_t wall_us(void *unused)
 {
-    return time(NULL);
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
 }
 
 /* Without NAMESOCKET_LOG_FILE the engine has not looked at clock and process. It keeps `pid` true across
@@ -75,7 +78,8 @@ static void take_over(void)
 
     engine_sink = ns_engine.log.sink;
     if (!engine_sink) {
-        ns_engine.log.wall_s = wall_s;
+        ns_engine.log.wall_us = wall_us;
+        ns_engine.log.microseconds = ns_engine.policy.log_microseconds;
         ns_engine.log.pid = getpid();
         ns_engine.log.utc_offset_s = localtime_r(&now, &local) ? (int32_t)local.tm_gmtoff : 0;
     }

@@ -55,28 +55,36 @@ static struct date date_of(int64_t day_number)
         struct date){ .year = year + next_year, .month = next_year ? month - 9 : month + 3, .day = days + 1 };
 }
 
-/* asctime's form, without its newline. */
-static int put_date(char *out, size_t room, int64_t local_s)
+/* How often `unit` goes into `n`, rounded down; what is left goes to *rest. */
+static int64_t divide(int64_t n, int64_t unit, int64_t *rest)
 {
-    int64_t days = local_s / 86400, second = local_s % 86400;
-    if (second < 0) {
-        days--;
-        second += 86400;
-    }
-    struct date d = date_of(days);
-    int weekday = (int)((days % 7 + 7) % 7);
+    *rest = (n % unit + unit) % unit;
+    return (n - *rest) / unit;
+}
 
-    return snprintf(out, room, "%s %s %2d %02d:%02d:%02d %lld", day_names[weekday], month_names[d.month - 1],
-                    d.day, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60),
-                    (long long)d.year);
+/* asctime's form, without its newline. */
+static int put_date(char *out, size_t room, int64_t local_us, bool microseconds)
+{
+    int64_t us, second, weekday;
+    int64_t days = divide(divide(local_us, 1000000, &us), 86400, &second);
+    struct date d = date_of(days);
+    char fraction[16] = "";
+
+    divide(days, 7, &weekday);
+    if (microseconds)
+        snprintf(fraction, sizeof fraction, ".%06d", (int)us);
+    return snprintf(out, room, "%s %s %2d %02d:%02d:%02d%s %lld", day_names[weekday],
+                    month_names[d.month - 1], d.day, (int)(second / 3600), (int)(second / 60 % 60),
+                    (int)(second % 60), fraction, (long long)d.year);
 }
 
 static size_t put_prefix(const struct ns_log *log, enum ns_log_level level, char *out, size_t room)
 {
-    int64_t now_s = log->wall_s ? log->wall_s(log->ctx) : 0;
+    int64_t now_us = log->wall_us ? log->wall_us(log->ctx) : 0;
     size_t n = (size_t)snprintf(out, room, "%s: %d - ", ns_log_level_name(level), (int)log->pid);
 
-    n += (size_t)put_date(out + n, room - n, now_s + log->utc_offset_s);
+    n += (size_t)put_date(out + n, room - n, now_us + log->utc_offset_s * INT64_C(1000000),
+                          log->microseconds);
     n += (size_t)snprintf(out + n, room - n, " - ");
     return n;
 }

@@ -37,10 +37,11 @@ struct ns_log {
      * the only newline, then a NUL. NULL: nothing is logged.
      */
     void (*sink)(void *ctx, enum ns_log_level level, const char *line, size_t bytes);
-    int64_t (*wall_s)(void *ctx); /* seconds since 1970-01-01 00:00 UTC; NULL: always that moment */
-    void *ctx;                    /* passed to both */
-    int32_t utc_offset_s;         /* local time less UTC */
+    int64_t (*wall_us)(void *ctx); /* microseconds since 1970-01-01 00:00 UTC; NULL: always that moment */
+    void *ctx;                     /* passed to both */
+    int32_t utc_offset_s;          /* local time less UTC */
     int32_t pid;
+    bool microseconds; /* 01:53:25.000000 in place of the thesis's 01:53:25 */
 };
 
 /* Whether a line of `level` would be written: spare yourself its arguments. */

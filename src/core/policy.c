@@ -295,6 +295,17 @@ static int set_log_level(const struct setting *s)
     return 0;
 }
 
+static int set_log_time(const struct setting *s)
+{
+    static const char *const words[] = { "s", "us", NULL };
+    int i;
+
+    if (!parse_word(s->value, words, &i))
+        return refuse(s, "'%.80s' is not a unit of the log's time; write s or us", s->value);
+    s->policy->log_microseconds = i;
+    return 0;
+}
+
 static int set_log_file(const struct setting *s)
 {
     size_t len = strlen(s->value);
@@ -378,13 +389,13 @@ static int set_ring(const struct setting *s)
     return 0;
 }
 
-static const char *const keys[] = { "ASK",      "VERSION", "GIVE_UP", "PARK", "KNOWN", "NEVER", "LOG_LEVEL",
-                                    "LOG_FILE", "VERBOSE", "PSK",     "RING", "HOLD",  "BROKER", NULL };
-static int (*const setters[])(const struct setting *) = { set_ask,       set_version,  set_give_up,
-                                                          set_park,      set_known,    set_never,
-                                                          set_log_level, set_log_file, set_verbose,
-                                                          set_psk,       set_ring,     set_hold,
-                                                          set_broker };
+static const char *const keys[] = { "ASK",   "VERSION",   "GIVE_UP",  "PARK",     "KNOWN",
+                                    "NEVER", "LOG_LEVEL", "LOG_FILE", "VERBOSE",  "PSK",
+                                    "RING",  "HOLD",      "BROKER",   "LOG_TIME", NULL };
+static int (*const setters[])(const struct setting *) = {
+    set_ask,      set_version, set_give_up, set_park, set_known, set_never,  set_log_level,
+    set_log_file, set_verbose, set_psk,     set_ring, set_hold,  set_broker, set_log_time
+};
 _Static_assert(sizeof keys / sizeof keys[0] == sizeof setters / sizeof setters[0] + 1,
                "a setter for each key");
 
@@ -401,7 +412,7 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
     if (parse_word(key, keys, &i))
         return setters[i](&s);
     refuse(&s, "no such setting; the settings are ASK, VERSION, GIVE_UP, PARK, KNOWN, NEVER, LOG_LEVEL, "
-               "LOG_FILE, VERBOSE, PSK, RING, HOLD and BROKER");
+               "LOG_FILE, VERBOSE, PSK, RING, HOLD, BROKER and LOG_TIME");
     return -ENOENT;
 }
 

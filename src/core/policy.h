@@ -55,6 +55,7 @@ struct ns_policy {
     uint16_t ephemeral_low, ephemeral_high; /* both included; the engine fills in the system's */
     struct ns_destinations known, never;
     enum ns_log_level log_level;
+    bool log_microseconds;               /* else the thesis's form, in seconds */
     char log_file[NS_POLICY_PATH_BYTES]; /* empty: none */
     char broker[NS_POLICY_BROKER_BYTES]; /* empty: the machine's, if there is one */
     bool verbose;                        /* one line to standard error for each event a user cares about */
@@ -95,6 +96,7 @@ void ns_policy_defaults(struct ns_policy *p);
  *   RING       bytes, or a number with k, M or G (of 1024): 64k to 1G; see ns_ring_reserve
  *   HOLD       time: hold_margin_ms
  *   BROKER     @name, a path from /, or none
+ *   LOG_TIME   s or us
  *
  * Returns 0; -ENOENT for an unknown key; -EINVAL for a bad value, and then the
  * policy is as it was. With an error, `error` (room for `error_bytes`; may be

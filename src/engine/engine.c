@@ -115,11 +115,11 @@ int ns_master_for(struct ns_master *out, const uint8_t peer_key[32], bool peer_i
 
 /* ---- log ---- */
 
-static int64_t wall_s(void *ctx)
+static int64_t wall_us(void *ctx)
 {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    return ts.tv_sec;
+    return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
 }
 
 /* A write beyond RLIMIT_FSIZE would raise SIGXFSZ, which kills (setrlimit(2)): sshd sets
@@ -171,8 +171,9 @@ static void open_log(void)
     ns_internal_inherit(ns_engine.log_fd);
     ns_engine.log = (struct ns_log){ .level = ns_engine.policy.log_level,
                                      .sink = to_file,
-                                     .wall_s = wall_s,
-                                     .pid = ns_sys_getpid() };
+                                     .wall_us = wall_us,
+                                     .pid = ns_sys_getpid(),
+                                     .microseconds = ns_engine.policy.log_microseconds };
     if (localtime_r(&now, &tm))
         ns_engine.log.utc_offset_s = (int32_t)tm.tm_gmtoff;
 }

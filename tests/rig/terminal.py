@@ -2,6 +2,7 @@
 import fcntl
 import os
 import pty
+import re
 import subprocess
 import termios
 import threading
@@ -18,6 +19,7 @@ class Terminal:
         self.name = name
         self.master, slave = pty.openpty()
         self.text = ""
+        self.shown = []                                       # (when, length of the text then)
         self.changed = threading.Condition()
 
         def own_terminal():
@@ -37,11 +39,13 @@ class Terminal:
                     raw = os.read(self.master, 65536)
                 except OSError:                               # EIO: the program has gone
                     raw = b""
+                now = time.time()
                 if not raw:
                     return
                 copy.write(raw)
                 with self.changed:
                     self.text += raw.decode(errors="replace").replace("\r\n", "\n").replace("\r", "")
+                    self.shown.append((now, len(self.text)))
                     self.changed.notify_all()
 
     def type(self, text):
@@ -56,6 +60,12 @@ class Terminal:
                 if left <= 0 or (self.p.poll() is not None and not self.reader.is_alive()):
                     raise Deadline(f"{self.name} did not show {text!r} x {count}; last: {self.text[-200:]!r}")
                 self.changed.wait(min(left, 0.1))
+
+    def when(self, text, count=1):
+        """The time at which `text`, which was shown as often, was shown the `count`th time."""
+        with self.changed:
+            end = [m.end() for m in re.finditer(re.escape(text), self.text)][count - 1]
+            return next(at for at, length in self.shown if length >= end)
 
     def alive(self):
         return self.p.poll() is None
