@@ -6,6 +6,7 @@
  */
 #include <sys/mman.h>
 
+#include "engine/adopt.h"
 #include "engine/libc.h"
 #include "engine/slot.h"
 #include "engine/sock.h"
@@ -248,4 +249,13 @@ void ns_quiet_begin(void)
 struct ns_sock *ns_sock_wake(struct ns_object *o)
 {
     return NULL;
+}
+
+void ns_adopt(int pair)
+{
+}
+
+unsigned ns_adopted(void)
+{
+    return 0;
 }

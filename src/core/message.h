@@ -38,6 +38,7 @@ enum ns_message_type {
     NS_MESSAGE_LIST,      /* nsctl to broker: the same, of everybody */
     NS_MESSAGE_HOLDER,    /* broker to nsctl: a process that holds the session before it */
     NS_MESSAGE_DUPLICATE, /* broker to process: another has told of this session first */
+    NS_MESSAGE_ADOPT,     /* process to broker: a connection for whoever sees to what this one leaves; a descriptor */
     NS_MESSAGE_TYPES,
 };
 
@@ -101,7 +102,7 @@ struct ns_message {
 /* Whether `type` is one that may have a descriptor beside it. */
 static inline bool ns_message_carries(enum ns_message_type type)
 {
-    return type == NS_MESSAGE_RESUME || type == NS_MESSAGE_TELL;
+    return type == NS_MESSAGE_RESUME || type == NS_MESSAGE_TELL || type == NS_MESSAGE_ADOPT;
 }
 
 /* Writes `m`; returns the length, at most NS_MESSAGE_BYTES_MAX. Strings that are too long are cut. */

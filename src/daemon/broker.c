@@ -1,5 +1,6 @@
 #include "daemon/broker.h"
 
+#include "daemon/adopter.h"
 #include "daemon/errand.h"
 #include "daemon/member.h"
 #include "daemon/roll.h"
@@ -36,6 +37,7 @@ struct ns_broker {
     uint32_t next_number;
     struct ns_roll roll;
     struct ns_errands errands;
+    struct ns_adopters adopters;
     uint64_t begun_ms;
     bool closing;
     int open; /* handles */
@@ -266,6 +268,19 @@ static void begin_list(struct ns_member *m, const struct ns_message *message)
         finish_list(b, e);
 }
 
+/* ---- ADOPT: to whoever sees to what is left ---- */
+
+/* Where nobody takes it, the other end sees that this one is closed. */
+static void begin_adoption(struct ns_member *m, int fd)
+{
+    struct ns_broker *b = m->arg;
+
+    if (fd < 0)
+        return;
+    ns_adopters_give(&b->adopters, m->uid, m->gid, fd);
+    close(fd);
+}
+
 /* ---- answers, and none ---- */
 
 static void heard(struct ns_broker *b, struct ns_errand *e, struct ns_member *m, int32_t status, bool gone)
@@ -344,6 +359,9 @@ static void on_message(struct ns_member *m, const struct ns_message *message, in
     case NS_MESSAGE_LIST:
         begin_list(m, message);
         return;
+    case NS_MESSAGE_ADOPT:
+        begin_adoption(m, fd);
+        return;
     case NS_MESSAGE_ANSWER:
         e = ns_errand_find(&b->errands, message->serial);
         if (e && ns_errand_heard(e, m->number))
@@ -405,6 +423,7 @@ static void take(struct ns_broker *b, int fd)
         return;
     m->number = ++b->next_number;
     m->uid = who.uid;
+    m->gid = who.gid;
     m->pid = who.pid;
     m->next = b->members;
     if (m->next)
@@ -479,6 +498,7 @@ struct ns_broker *ns_broker_new(uv_loop_t *loop, int fd, uid_t only, void (*idle
     b->idle = idle;
     b->arg = arg;
     b->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    b->adopters = (struct ns_adopters){ .loop = loop, .listening = fd };
     b->begun_ms = uv_now(loop);
     /* An answer to the broker before must not be taken for one to this. */
     b->errands.next_serial = (uint32_t)(uv_hrtime() >> 10);
@@ -513,6 +533,7 @@ void ns_broker_close(struct ns_broker *b)
         ns_errand_free(&b->errands, b->errands.first);
     for (struct ns_member *m = b->members; m; m = m->next)
         ns_member_drop(m);
+    ns_adopters_close(&b->adopters);
     uv_close((uv_handle_t *)&b->poll, on_closed);
     uv_close((uv_handle_t *)&b->look, on_closed);
 }

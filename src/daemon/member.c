@@ -135,6 +135,7 @@ static int take_control(struct ns_member *m, struct msghdr *msg)
             memcpy(&who, CMSG_DATA(c), sizeof(who));
             m->pid = who.pid;
             m->uid = who.uid;
+            m->gid = who.gid;
         }
         for (size_t at = 0; c->cmsg_type == SCM_RIGHTS && CMSG_LEN(at + sizeof(int)) <= c->cmsg_len;
              at += sizeof(int)) {

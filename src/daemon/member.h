@@ -29,6 +29,7 @@ struct ns_member {
     uint32_t number;                   /* never used again */
     pid_t pid;                         /* of the last record's sender, as the kernel says */
     uid_t uid;                         /* the same: its real user */
+    gid_t gid;                         /* and its group */
     bool joined;                       /* a process under namesocket, not nsctl */
     char program[NS_MESSAGE_PROGRAM_BYTES];
     struct ns_held *held; /* roll.h */

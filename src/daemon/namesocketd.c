@@ -7,6 +7,7 @@
  * gateway's sessions are the engine's, with nothing of their own.
  */
 #include "core/policy.h"
+#include "daemon/adopter.h"
 #include "daemon/broker.h"
 #include "daemon/gateway.h"
 #include "daemon/shim.h"
@@ -237,6 +238,7 @@ int main(int argc, char **argv)
     char error[800];
     int r;
 
+    ns_adopter_resume();
     parse(argc, argv, &settings);
     if (settings.count > 0)
         get_under_shim(argv);

@@ -7,6 +7,7 @@
  * takes this process over, so its exit status is ours.
  */
 #include "core/policy.h"
+#include "daemon/adopter.h"
 #include "daemon/host.h"
 #include "daemon/reach.h"
 #include "daemon/shim.h"
@@ -319,6 +320,7 @@ int main(int argc, char **argv)
     bool gateway;
     int error;
 
+    ns_adopter_resume();
     ns_supervise_resume();
     gateway = parse(argc, argv);
     if (optind == argc)

@@ -255,6 +255,16 @@ static bool door_ready(struct ns_listener *l, int fd)
     return kernel_ready(fd);
 }
 
+bool ns_listener_alone(void)
+{
+    bool alone = false;
+    for (struct ns_object *o = ns_objects; o && !alone; o = o->next) {
+        struct ns_listener *l = (struct ns_listener *)o;
+        alone = o->kind == NS_KIND_LISTENER && o->fd >= 0 && !l->door && !foreign(l);
+    }
+    return alone;
+}
+
 bool ns_listener_hides(void)
 {
     bool any = false;

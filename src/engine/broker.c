@@ -60,7 +60,7 @@ struct ns_time ns_broker_lost_since(void)
 
 /* ---- out ---- */
 
-static int send_record(const uint8_t *data, size_t bytes, int fd)
+static int send_record(int to, const uint8_t *data, size_t bytes, int fd)
 {
     char control[CMSG_SPACE(sizeof(int))] = { 0 };
     struct iovec iov = { (void *)data, bytes };
@@ -71,7 +71,7 @@ static int send_record(const uint8_t *data, size_t bytes, int fd)
         *CMSG_FIRSTHDR(&msg) = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
         memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof fd);
     }
-    ssize_t n = ns_sys_sendmsg(source.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = ns_sys_sendmsg(to, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
     return n < 0 ? (int)n : 0;
 }
 
@@ -117,7 +117,7 @@ bool ns_broker_send(const struct ns_message *m, int fd)
     if (!ns_broker_connected())
         return false;
     size_t bytes = ns_message_put(data, m);
-    int err = first ? -EAGAIN : send_record(data, bytes, fd);
+    int err = first ? -EAGAIN : send_record(source.fd, data, bytes, fd);
     return err == 0 || (full(err) && push(data, bytes, fd));
 }
 
@@ -129,7 +129,7 @@ bool ns_broker_roomy(void)
 static void flush(void)
 {
     while (first) {
-        int err = send_record(first->data, first->bytes, first->fd);
+        int err = send_record(source.fd, first->data, first->bytes, first->fd);
         if (full(err))
             return;
         pop();
@@ -398,6 +398,17 @@ void ns_broker_acknowledge(uint32_t token, int status)
 {
     struct ns_message m = { .type = NS_MESSAGE_ANSWER, .serial = token, .status = status };
     ns_broker_send(&m, -1);
+}
+
+int ns_broker_open(void)
+{
+    return strcmp(ns_engine.policy.broker, "none") == 0 ? -ENOENT : open_connection(address());
+}
+
+int ns_broker_send_on(int broker, const struct ns_message *m, int fd)
+{
+    uint8_t data[NS_MESSAGE_BYTES_MAX];
+    return send_record(broker, data, ns_message_put(data, m), fd);
 }
 
 void ns_broker_fork_child(void)

@@ -126,6 +126,13 @@ typedef void ns_tell_over(void *ctx, unsigned holders, int status, struct ns_tim
 int ns_broker_tell(const uint8_t id[16], enum ns_message_role role, enum ns_tell_kind kind,
                    const void *payload, size_t bytes, int fd, ns_tell_over *over, void *ctx);
 
+/* ---- apart from the helper's connection; any thread ---- */
+
+/* Another connection to the broker, an internal descriptor, or a negative errno. */
+int ns_broker_open(void);
+/* Sends a record with a descriptor on it. Returns 0 or a negative errno. */
+int ns_broker_send_on(int broker, const struct ns_message *m, int fd);
+
 /* In a forked child: the connection is the parent's. */
 void ns_broker_fork_child(void);
 

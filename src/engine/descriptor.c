@@ -85,9 +85,7 @@ void ns_fd_duplicated(struct ns_duplicate *d, int newfd)
 
 /* ---- close ---- */
 
-/* Whether closing now would lose what the application has written, or the end
- * of its stream, if the path died: then the helper sees it through. */
-static bool undelivered(struct ns_sock *s, int fd)
+bool ns_sock_undelivered(struct ns_sock *s, int fd)
 {
     struct linger linger = { 0 };
     socklen_t len = sizeof linger;
@@ -130,7 +128,7 @@ static void last_close(struct ns_sock *s, int fd)
     else if (s->session.state == NS_OFFERING || (s->session.state == NS_AWAITING && !waits) ||
              s->session.state == NS_CONNECTING)
         ns_sock_event(s, NS_EVENT_DEMOTED);
-    bool keep = waits || undelivered(s, fd);
+    bool keep = waits || (s->remains != NS_REMAINS_HANDED && ns_sock_undelivered(s, fd));
     if (keep) {
         s->linger_fd = ns_internal(ns_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3));
         __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);

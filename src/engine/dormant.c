@@ -303,6 +303,17 @@ bool ns_dormant_ours(const struct ns_sock *s)
     return !s->share || (word_of(s->share) & ~NS_SHARE_MOVED) == me();
 }
 
+/* Those whose connection is gone, or will be, have no part in how it ends. */
+static bool gone_for_others(const struct ns_sock *s)
+{
+    return (word_of(s->share) & NS_SHARE_MOVED) || ns_sock_state(s) == NS_SUSPENDED;
+}
+
+bool ns_dormant_alone(const struct ns_sock *s)
+{
+    return !s->share || (ns_dormant_ours(s) && (gone_for_others(s) || !ns_share_held(s->share, me())));
+}
+
 bool ns_dormant_move(struct ns_sock *s)
 {
     if (!s->share)
@@ -529,8 +540,7 @@ bool ns_dormant_close(struct ns_sock *s, int fd)
         ns_dormant_dispose(s);
         return true;
     }
-    /* Those whose connection is gone, or will be, have no part in how this one ends. */
-    if (!others || (word_of(s->share) & NS_SHARE_MOVED) || ns_sock_state(s) == NS_SUSPENDED)
+    if (!others || gone_for_others(s))
         return false;
     lay_down(s, fd);
     if (s->o.kind == NS_KIND_SOCK)
@@ -550,7 +560,7 @@ void ns_dormant_lay_all(void)
         if (here && s->kept)
             awake(s);
         if (here && o->kind == NS_KIND_SOCK && ns_share_held(s->share, me()) &&
-            !(word_of(s->share) & NS_SHARE_MOVED) && ns_sock_state(s) != NS_PLAIN)
+            !gone_for_others(s) && ns_sock_state(s) != NS_PLAIN)
             lay_down(s, o->fd);
         if (here && o->kind == NS_KIND_DORMANT)
             ns_share_unhold(s->share, me());

@@ -55,6 +55,9 @@ void ns_dormant_exec_failed(void);
 /* Whether this process has it, and nobody has called for it meanwhile. */
 bool ns_dormant_ours(const struct ns_sock *s);
 
+/* The same, and no other process that has a descriptor of it could go on with it. Table held. */
+bool ns_dormant_alone(const struct ns_sock *s);
+
 /* It is about to be moved to another connection, which the others do not have:
  * false when it is not ours alone. tx held. */
 bool ns_dormant_move(struct ns_sock *s);

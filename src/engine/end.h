@@ -45,6 +45,10 @@ void ns_sock_disconnect(struct ns_sock *s);
  * plain one; but they stay until the inbox is read. No lock held. */
 void ns_sock_forget(struct ns_sock *s);
 
+/* Whether closing it now would lose what the application has written, or the end of its
+ * stream, if the path died: then it is seen through. `fd` is its socket; tx held. */
+bool ns_sock_undelivered(struct ns_sock *s, int fd);
+
 /* Its last descriptor is gone and nothing is left to deliver: frees it, or has
  * the helper do it. Table held. */
 void ns_sock_let_go(struct ns_sock *s);

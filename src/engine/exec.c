@@ -115,7 +115,7 @@ int ns_exec_prepare(bool followed)
     if (followed && ns_table_own()) {
         ns_offers_settle();
         ns_unlock(&ns_table_lock);
-        ns_await_delivered();
+        ns_await_delivered(true);
         heirloom = hand_down();
     }
     /* A program without us knows nothing of NEW in front, or of another connection
@@ -123,7 +123,10 @@ int ns_exec_prepare(bool followed)
     while ((fd = next_left_behind()) >= 0)
         if (ns_fd_leave(fd, "exec") == -ENOBUFS)
             break;
-    ns_process_exiting();
+    if (ns_table_own()) {
+        ns_dormant_lay_all();
+        ns_await_delivered(true);
+    }
     return heirloom;
 }
 

@@ -5,11 +5,14 @@
 #ifndef NS_ENGINE_EXEC_H
 #define NS_ENGINE_EXEC_H
 
+#include <stdbool.h>
+
 /* Waits for the answers to HELLO as a first write does, and sends each NEW that is
  * owed. Returns with the table held. */
 void ns_offers_settle(void);
 
-/* Waits until no suspended session has bytes that the peer has not, 30 s at most. */
-void ns_await_delivered(void);
+/* Has what the peer lacks delivered (remains.h), or waits for that, 30 s at most. `closed_only`: what
+ * has a descriptor stays here. */
+void ns_await_delivered(bool closed_only);
 
 #endif

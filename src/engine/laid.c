@@ -1,9 +1,12 @@
 #include "engine/laid.h"
 
 #include "engine/estate.h"
+#include "engine/internal.h"
 #include "engine/ledger.h"
 #include "engine/sys.h"
 
+#include <errno.h>
+#include <linux/memfd.h>
 #include <string.h>
 
 #define HELD_MAX ((uint64_t)64 << 20) /* bytes of a ring, or of an inbox */
@@ -14,7 +17,9 @@ struct state {
     uint64_t tx_urgent, received, replayed, inbox_bytes;
     uint32_t resumes;
     int rx_urgent, low_water, keepalive[4];
-    bool rx_shut, rx_ended, fin_queued, resumed, keepalive_ours;
+    bool rx_shut, rx_ended, fin_queued, resumed, keepalive_ours, retired;
+    int error;
+    uint64_t delivered;
     struct ns_name local, peer, last_local, last_peer, before_local, before_peer;
     struct ns_pair pair;
     uint16_t port;
@@ -39,6 +44,9 @@ static void fill_state(struct state *st, const struct ns_sock *s)
                           .fin_queued = s->fin_queued,
                           .resumed = s->resumed,
                           .keepalive_ours = s->keepalive_ours,
+                          .retired = s->retired,
+                          .error = s->error,
+                          .delivered = s->delivered,
                           .local = s->local,
                           .peer = s->peer,
                           .last_local = s->last_local,
@@ -58,16 +66,31 @@ static bool sensible(const struct state *st)
 {
     const struct ns_session *x = &st->session;
     const struct ns_ring *r = &x->ring;
-    return st->size == sizeof *st && (x->role == NS_CLIENT || x->role == NS_SERVER) && x->version == 2 &&
-           (x->state == NS_AWAITING || x->state == NS_CONNECTED) && x->pins == 0 && r->head >= r->tail &&
-           r->head - r->tail <= HELD_MAX && st->inbox_bytes <= HELD_MAX &&
-           x->carrier.tx_position == r->head && x->carrier.tx_start <= r->head &&
+    return st->size == sizeof *st && (x->role == NS_CLIENT || x->role == NS_SERVER) && x->pins == 0 &&
+           r->head >= r->tail && r->head - r->tail <= HELD_MAX && st->inbox_bytes <= HELD_MAX &&
+           x->carrier.tx_start <= x->carrier.tx_position && x->carrier.tx_position <= r->head &&
            st->given_count <= NS_HELLO_ADDRESSES && st->low_water >= 0 &&
            st->local.length <= sizeof st->local.address && st->peer.length <= sizeof st->peer.address &&
            st->last_local.length <= sizeof st->local.address &&
            st->last_peer.length <= sizeof st->peer.address &&
            st->before_local.length <= sizeof st->local.address &&
            st->before_peer.length <= sizeof st->peer.address;
+}
+
+/* Whoever calls next goes on at once, on the connection that all have. */
+static bool usable(const struct state *st)
+{
+    const struct ns_session *x = &st->session;
+    return x->version == 2 && (x->state == NS_AWAITING || x->state == NS_CONNECTED) &&
+           x->carrier.tx_position == x->ring.head;
+}
+
+/* Whatever has become of its connection; nothing more is written or read. */
+static bool deliverable(const struct state *st)
+{
+    const struct ns_session *x = &st->session;
+    return (x->version == 1 || x->version == 2) && (x->state == NS_CONNECTED || x->state == NS_SUSPENDED) &&
+           x->carrier.tx_position >= x->ring.tail && x->tx_ended && st->inbox_bytes == 0;
 }
 
 static void take_state(struct ns_sock *s, const struct state *st)
@@ -131,15 +154,18 @@ static bool read_ring(const struct place *p, struct ns_ring *r, uint64_t tail, u
     return true;
 }
 
-static bool read_all(struct ns_sock *s, const struct place *p)
+static bool read_all(struct ns_sock *s, const struct place *p, bool (*fit)(const struct state *))
 {
     struct state st;
-    if (!read_from(p, 0, &st, sizeof st) || !sensible(&st))
+    if (!read_from(p, 0, &st, sizeof st) || !sensible(&st) || !fit(&st))
         return false;
     uint64_t tail = st.session.ring.tail, held = st.session.ring.head - tail;
     ns_session_destroy(&s->session);
     ns_ring_destroy(&s->inbox);
     take_state(s, &st);
+    s->retired = st.retired;
+    s->error = st.error;
+    s->delivered = st.delivered;
     ns_ring_init(&s->session.ring, tail);
     return read_ring(p, &s->session.ring, tail, held, sizeof st) &&
            read_ring(p, &s->inbox, 0, st.inbox_bytes, sizeof st + held);
@@ -147,12 +173,17 @@ static bool read_all(struct ns_sock *s, const struct place *p)
 
 bool ns_laid_read(struct ns_sock *s)
 {
-    return read_all(s, &(struct place){ .share_of = s });
+    return read_all(s, &(struct place){ .share_of = s }, usable);
 }
 
 bool ns_laid_get(struct ns_sock *s, int file, uint64_t at)
 {
-    return read_all(s, &(struct place){ .file = file, .at = at });
+    return read_all(s, &(struct place){ .file = file, .at = at }, usable);
+}
+
+bool ns_laid_take(struct ns_sock *s, int file)
+{
+    return read_all(s, &(struct place){ .file = file }, deliverable);
 }
 
 /* At most five pieces. Returns how many. */
@@ -166,25 +197,26 @@ static int pieces_of(const struct ns_sock *s, struct state *st, struct iovec *ou
     return n;
 }
 
+static void forget_acknowledged(struct ns_sock *s, int fd)
+{
+    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
+    if (unacknowledged >= 0 && s->session.state != NS_SUSPENDED)
+        ns_session_trim(&s->session, (uint64_t)unacknowledged);
+}
+
 bool ns_laid_write(struct ns_sock *s, int fd)
 {
     struct state st;
     struct iovec pieces[5];
-    int64_t unacknowledged = ns_ledger_unacknowledged(fd);
-    if (unacknowledged >= 0)
-        ns_session_trim(&s->session, (uint64_t)unacknowledged);
+    forget_acknowledged(s, fd);
     int n = pieces_of(s, &st, pieces);
     return ns_share_write(s->estate, s->share, pieces, n);
 }
 
-uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at)
+/* Returns how many bytes that were, 0 when there was no room. */
+static uint64_t put(int file, uint64_t at, const struct iovec *pieces, int n)
 {
-    struct state st;
-    struct iovec pieces[5];
     uint64_t done = 0;
-    int n = pieces_of(s, &st, pieces);
-    if (!sensible(&st))
-        return 0;
     for (int i = 0; i < n; i++) {
         if (ns_syscall6(SYS_pwrite64, file, (long)pieces[i].iov_base, (long)pieces[i].iov_len,
                         (long)(at + done), 0, 0) != (long)pieces[i].iov_len)
@@ -192,4 +224,30 @@ uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at)
         done += pieces[i].iov_len;
     }
     return done;
+}
+
+uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at)
+{
+    struct state st;
+    struct iovec pieces[5];
+    int n = pieces_of(s, &st, pieces);
+    return sensible(&st) && usable(&st) ? put(file, at, pieces, n) : 0;
+}
+
+int ns_laid_file(struct ns_sock *s, int fd)
+{
+    struct state st;
+    struct iovec pieces[3] = { { &st, sizeof st } };
+    forget_acknowledged(s, fd);
+    fill_state(&st, s);
+    st.inbox_bytes = 0;
+    st.session.tx_ended = true;
+    int n = 1 + ns_ring_get(&s->session.ring, s->session.ring.tail, pieces + 1);
+    int file = ns_internal((int)ns_syscall6(SYS_memfd_create, (long)"namesocket", MFD_CLOEXEC, 0, 0, 0, 0));
+    if (file >= 0 && put(file, 0, pieces, n) == 0) {
+        ns_internal_close(file);
+        file = -ENOSPC;
+    }
+    explicit_bzero(&st, sizeof st);
+    return file;
 }

@@ -22,4 +22,14 @@ bool ns_laid_read(struct ns_sock *s);
 uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at);
 bool ns_laid_get(struct ns_sock *s, int file, uint64_t at);
 
+/*
+ * The same for a process that is no relative, and only delivers what the application
+ * has written (remains.h): in a file of its own, for whatever state of a protected
+ * session, as one whose application has ended its stream and reads no more. Returns an
+ * internal descriptor or a negative errno. Table, rx and tx held.
+ */
+int ns_laid_file(struct ns_sock *s, int fd);
+/* Reads it, into a new object. Table held. */
+bool ns_laid_take(struct ns_sock *s, int file);
+
 #endif

@@ -1,6 +1,7 @@
 #include "engine/linger.h"
 
 #include "engine/end.h"
+#include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/ledger.h"
 #include "engine/resume.h"
@@ -96,6 +97,7 @@ void ns_linger_look(struct ns_sock *s, struct ns_time now)
     /* While it is asked about, the client may lack what it has acknowledged. */
     bool busy = s->replay.fd > 0 || (delivered && s->guests > 0);
     if (!busy && delivered) {
+        ns_info("closed session delivered to the end");
         ns_sock_bury(s, now);
         return;
     }

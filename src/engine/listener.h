@@ -70,6 +70,9 @@ void ns_listener_stand_in(struct ns_listener *l, bool on);
 /* What is queued becomes the other processes', too: it has just got a door. Table held. */
 void ns_listener_share_queue(struct ns_listener *l);
 
+/* Whether what comes to a listener of this process comes to this process only. Table held. */
+bool ns_listener_alone(void);
+
 /* Whether connections wait that nobody can look into: any session's first may be among
  * them. Table held. */
 bool ns_listener_hides(void);

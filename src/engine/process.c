@@ -15,6 +15,7 @@
 #include "engine/mailbox.h"
 #include "engine/names.h"
 #include "engine/ready.h"
+#include "engine/remains.h"
 #include "engine/guest.h"
 #include "engine/heirloom.h"
 #include "engine/hello.h"
@@ -325,50 +326,21 @@ void ns_fork_child(void)
 
 /* ---- the end ---- */
 
-/* Whether the peer lacks bytes that the kernel would not deliver after us, as it does
- * on a working connection. */
-static bool undelivered(struct ns_sock *s)
-{
-    ns_lock(&s->tx);
-    bool works = s->session.state == NS_CONNECTED && s->tx_open;
-    /* The client may have given up the connection that the kernel would deliver on:
-     * when it is here, or it was not so, is known at the exchange's end. */
-    bool resumed = s->session.role == NS_SERVER && s->session.pins > 0;
-    bool is = ns_session_protected(&s->session) &&
-              (resumed || (!works && !ns_sock_delivered(s, s->o.fd >= 0 ? s->o.fd : s->linger_fd)));
-    ns_unlock(&s->tx);
-    return is;
-}
-
-static bool anything_undelivered(void)
-{
-    struct ns_hold hold;
-    bool any = false;
-    ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects; o && !any; o = o->next) {
-        struct ns_sock *s = (struct ns_sock *)o;
-        if (o->kind != NS_KIND_SOCK || (s->linger_fd < 0 && o->fd < 0))
-            continue;
-        any = undelivered(s);
-    }
-    ns_table_unhold(&hold);
-    return any;
-}
-
-void ns_await_delivered(void)
+void ns_await_delivered(bool closed_only)
 {
     if (!ns_helper_running())
         return;
+    ns_remains_leave(closed_only);
     int64_t patience_ms = ns_engine.policy.give_up_ms < EXIT_MS ? ns_engine.policy.give_up_ms : EXIT_MS;
     struct ns_time end = ns_time_add(ns_now(), ns_time_ms(patience_ms));
-    while (anything_undelivered() && ns_time_before(ns_now(), end))
+    while (ns_remains_left() && ns_time_before(ns_now(), end))
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 5000000 }, NULL);
 }
 
 void ns_process_exiting(void)
 {
-    if (!ns_table)
+    if (!ns_table || !ns_table_own())
         return;
     ns_dormant_lay_all();
-    ns_await_delivered();
+    ns_await_delivered(false);
 }

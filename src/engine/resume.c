@@ -110,7 +110,7 @@ void ns_resume_try(struct ns_sock *s, enum ns_urgency urgency, struct ns_time no
     static const char *const words[] = { "suspected", "lost", "dead" };
     struct ns_recovery *r = s->recovery;
     if (s->session.role != NS_CLIENT || !ns_session_protected(&s->session) ||
-        ns_object_kind(&s->o) == NS_KIND_DORMANT)
+        ns_object_kind(&s->o) == NS_KIND_DORMANT || s->remains == NS_REMAINS_HANDED)
         return;
     if (!ns_resume_worse(s, urgency))
         return;
@@ -189,7 +189,7 @@ static void park_over(struct ns_timer *timer, struct ns_time now)
 void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
 {
     struct ns_hold hold;
-    if (ns_sock_state(s) != NS_SUSPENDED)
+    if (ns_sock_state(s) != NS_SUSPENDED || s->remains == NS_REMAINS_HANDED)
         return;
     ns_swap_stop_replay(s);
     ns_table_hold(&hold);

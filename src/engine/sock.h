@@ -142,6 +142,13 @@ struct ns_sock {
     uint64_t established_s;    /* wall clock; helper */
     bool inherited;            /* held in common with a process that has told of it; table */
 
+    enum {
+        NS_REMAINS_HERE,
+        NS_REMAINS_KEPT,   /* nobody has taken it */
+        NS_REMAINS_HANDED, /* it is another process's (remains.h): nothing is done about it here */
+    } remains;                 /* table */
+    uint64_t leaving_at;       /* what the peer's kernel had when the process began to end; table */
+
     struct ns_estate *estate;     /* other processes have it too: what they share; table and tx */
     struct ns_share *share;
     uint32_t laid;                /* which state of those laid down this is; table */

@@ -382,6 +382,18 @@ static void replay_more(struct ns_source *source, uint32_t events, struct ns_tim
     ns_slots_wake();
 }
 
+void ns_swap_replay(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    int fd = own_duplicate(s);
+    ns_table_unhold(&hold);
+    if (fd < 0)
+        return;
+    s->replay = (struct ns_source){ .fd = fd, .ready = replay_more };
+    ns_loop_add(&s->replay, EPOLLOUT);
+}
+
 static void open_up(struct ns_sock *s, int fd, const struct ns_pair *pair, bool alive)
 {
     ns_lock(&s->rx);

@@ -42,6 +42,10 @@ uint64_t ns_swap_received(struct ns_sock *s);
  */
 void ns_swap_install(struct ns_sock *s, int fd, const struct ns_pair *pair, struct ns_time now);
 
+/* Sends what is not sent yet of the ring, and then the end of the stream, if it has ended. The
+ * connection has taken nothing meanwhile. */
+void ns_swap_replay(struct ns_sock *s);
+
 /* Stops a replay that is under way. */
 void ns_swap_stop_replay(struct ns_sock *s);
 

@@ -1,6 +1,8 @@
 #include "engine/thread.h"
 
+#include "engine/adopt.h"
 #include "engine/ask.h"
+#include "engine/remains.h"
 #include "engine/broker.h"
 #include "engine/detect.h"
 #include "engine/end.h"
@@ -212,6 +214,8 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
             ns_detect_born(s, now);
             ns_broker_hold(s);
         }
+        if (todo & NS_TODO_ADOPTED)
+            ns_adopt_go_on(s, now);
         if (todo & NS_TODO_STALLED)
             ns_first_stalled(s);
         if (todo & NS_TODO_ASK)
@@ -227,6 +231,7 @@ static void do_posted(struct ns_time now)
 {
     do_todo(__atomic_exchange_n(&todo_list, NULL, __ATOMIC_ACQUIRE), now);
     do_given(now);
+    ns_remains_look(now);
     if (__atomic_exchange_n(&listeners_changed, false, __ATOMIC_ACQ_REL))
         ns_listeners_watch(now);
 }
@@ -352,6 +357,7 @@ void ns_helper_fork_child(void)
     timers = NULL;
     ns_broker_fork_child();
     ns_serve_fork_child();
+    ns_remains_fork_child();
     given.count = 0;
     ns_lock_reset(&start_lock);
     ns_lock_reset(&given_lock);

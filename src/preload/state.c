@@ -1,6 +1,6 @@
-/* For programs that know of the shim: benchmarks and tests. */
+/* For programs that know of the shim: benchmarks, tests, and the broker's (daemon/adopter.c). */
+#include "engine/adopt.h"
 #include "engine/sock.h"
-
 
 /*
  * What the descriptor's connection is: 0 plain TCP (or no connection), 1 not
@@ -25,4 +25,19 @@ int namesocket_shim_state(int fd)
     default:
         return 1;
     }
+}
+
+/* What a process of the broker's does with the sessions of processes that have ended
+ * (engine/adopt.h). Looked up by dlsym. */
+__attribute__((visibility("default"))) void namesocket_shim_adopt(int pair);
+__attribute__((visibility("default"))) unsigned namesocket_shim_adopted(void);
+
+void namesocket_shim_adopt(int pair)
+{
+    ns_adopt(pair);
+}
+
+unsigned namesocket_shim_adopted(void)
+{
+    return ns_adopted();
 }

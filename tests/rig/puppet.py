@@ -79,13 +79,15 @@ class Call:
 
 
 class Puppet:
-    def __init__(self, host, name, shim, env=None, second_preload=None):
+    def __init__(self, host, name, shim, env=None, second_preload=None, under=()):
         self.name = name
         self.log = Log(os.path.join(host.rig.dir, name + ".log"))
         env = {**({**shim_env(shim, self.log.path), **PATIENT} if shim else {}), **(env or {})}
         if second_preload:
             env["LD_PRELOAD"] = " ".join(filter(None, (env.get("LD_PRELOAD"), second_preload)))
-        self.proc = host.start(name, [sys.executable, "-c", PROGRAM], env)
+        if under:                                             # a program that puts it under the shim
+            env.pop("LD_PRELOAD", None)
+        self.proc = host.start(name, [*under, sys.executable, "-c", PROGRAM], env)
         self.count = 0
         self.pid = self.do("os.getpid()")
 
@@ -122,10 +124,11 @@ class Puppet:
 class Session:
     """One session between a puppet on troels, whose end is `s`, and one on tage, whose end is `s` as well."""
 
-    def __init__(self, context, client_env=None, server_env=None, second_preload=None, born=True):
+    def __init__(self, context, client_env=None, server_env=None, second_preload=None, born=True, client_under=(),
+                 server_under=()):
         self.rig, self.shim = context.rig(), context.shim
-        self.server = Puppet(self.rig.tage, "server", self.shim, server_env)
-        self.client = Puppet(self.rig.troels, "client", self.shim, client_env, second_preload)
+        self.server = Puppet(self.rig.tage, "server", self.shim, server_env, under=server_under)
+        self.client = Puppet(self.rig.troels, "client", self.shim, client_env, second_preload, client_under)
         self.ends = (self.client, self.server)
         self.server.do(f"l = socket.create_server(('::', {PORT}), family=socket.AF_INET6)")
         if born:

@@ -1,0 +1,254 @@
+#include "daemon/adopter.h"
+
+#include "daemon/shim.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define TOLD   "NAMESOCKET_ADOPTER"
+#define BROKER "NAMESOCKET_BROKER"
+#define LINK   3 /* in the adopter */
+
+/* An adopter without anything to do ends after this. */
+#define IDLE_MS 1000
+
+struct ns_adopter {
+    struct ns_adopter *next;
+    uid_t uid;
+    int link;
+    uv_process_t process;
+};
+
+/* ---- passing a descriptor ---- */
+
+union control {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+static int send_descriptor(int link, int fd)
+{
+    union control control = { .header = { CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS } };
+    char byte = 0;
+    struct iovec iov = { &byte, 1 };
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+    };
+
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    return sendmsg(link, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* The descriptor, -EAGAIN without one, or -EPIPE when there will be none any more. */
+static int receive_descriptor(int link)
+{
+    union control control;
+    char byte;
+    struct iovec iov = { &byte, 1 };
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+    };
+    struct cmsghdr *c;
+    int fd = -EAGAIN;
+    ssize_t n = recvmsg(link, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (n <= 0)
+        return n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -EPIPE;
+    c = CMSG_FIRSTHDR(&m);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(fd)))
+        memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+    return fd;
+}
+
+/* ---- in the adopter ---- */
+
+__attribute__((noreturn)) static void adopt(void)
+{
+    void (*take)(int pair) = (void (*)(int))dlsym(RTLD_DEFAULT, "namesocket_shim_adopt");
+    unsigned (*left)(void) = (unsigned (*)(void))dlsym(RTLD_DEFAULT, "namesocket_shim_adopted");
+    struct pollfd p = { .fd = LINK, .events = POLLIN };
+    int fd;
+
+    setsid();
+    prctl(PR_SET_NAME, "ns-adopter");
+    signal(SIGPIPE, SIG_IGN);
+    if (!take || !left || chdir("/") < 0)
+        _exit(1);
+    for (;;) {
+        bool idle = poll(&p, 1, IDLE_MS) == 0 && left() == 0;
+
+        if (idle)
+            shutdown(LINK, SHUT_RD); /* whoever sends from here on is told so */
+        while ((fd = receive_descriptor(LINK)) >= 0) {
+            take(fd);
+            idle = false;
+        }
+        if (fd == -EPIPE)
+            p.fd = -1;
+        if (idle)
+            _exit(0);
+    }
+}
+
+void ns_adopter_resume(void)
+{
+    if (!getenv(TOLD))
+        return;
+    unsetenv(TOLD);
+    adopt();
+}
+
+/* ---- in the broker ---- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    free((char *)handle - offsetof(struct ns_adopter, process));
+}
+
+static void on_exit_of(uv_process_t *process, int64_t status, int signal)
+{
+    struct ns_adopter *x = (struct ns_adopter *)((char *)process - offsetof(struct ns_adopter, process));
+    struct ns_adopters *a = process->data;
+
+    for (struct ns_adopter **p = &a->first; *p; p = &(*p)->next)
+        if (*p == x) {
+            *p = x->next;
+            break;
+        }
+    close(x->link);
+    uv_close((uv_handle_t *)process, on_closed);
+}
+
+/* Where the adopter finds this broker, as ns_message_address reads it. */
+static int name_of(int listening, char *out, size_t bytes)
+{
+    struct sockaddr_un a;
+    socklen_t len = sizeof(a);
+
+    if (getsockname(listening, (struct sockaddr *)&a, &len) < 0)
+        return -errno;
+    len -= (socklen_t)offsetof(struct sockaddr_un, sun_path);
+    if (len < 2 || len >= bytes)
+        return -EINVAL;
+    memcpy(out, a.sun_path, len);
+    out[len] = '\0';
+    if (!*out)
+        *out = '@';
+    return 0;
+}
+
+/* `variables`: name, value, ... NULL. Returns what uv_spawn takes; the strings are borrowed. */
+static char **environment(char *const *variables, size_t count)
+{
+    size_t n = 0, kept = 0;
+    char **list;
+
+    while (environ[n])
+        n++;
+    list = calloc(n + count + 1, sizeof(*list));
+    for (size_t i = 0; list && i < n; i++) {
+        bool replaced = false;
+
+        for (size_t v = 0; v < count; v++)
+            replaced |= strncmp(environ[i], variables[v], strcspn(variables[v], "=") + 1) == 0;
+        if (!replaced)
+            list[kept++] = environ[i];
+    }
+    if (list)
+        memcpy(list + kept, variables, count * sizeof(*list));
+    return list;
+}
+
+static int spawn(struct ns_adopters *a, struct ns_adopter *x, gid_t gid, int link)
+{
+    char shim[PATH_MAX], broker[sizeof(struct sockaddr_un)], preload[PATH_MAX + 16],
+        where[sizeof(broker) + 24];
+    char *variables[] = { preload, where, TOLD "=1" }, *args[] = { "ns-adopter", NULL };
+    uv_stdio_container_t stdio[4] = { [LINK] = { .flags = UV_INHERIT_FD, .data.fd = link } };
+    uv_process_options_t options = { .exit_cb = on_exit_of,
+                                     .file = "/proc/self/exe",
+                                     .args = args,
+                                     .stdio = stdio,
+                                     .stdio_count = 4,
+                                     .uid = x->uid,
+                                     .gid = gid };
+    int r = ns_shim_find(shim, sizeof(shim));
+
+    if (r == 0)
+        r = name_of(a->listening, broker, sizeof(broker));
+    if (r < 0)
+        return r;
+    snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", shim);
+    snprintf(where, sizeof(where), BROKER "=%s", broker);
+    options.env = environment(variables, sizeof(variables) / sizeof(*variables));
+    if (!options.env)
+        return -ENOMEM;
+    if (x->uid != geteuid())
+        options.flags = UV_PROCESS_SETUID | UV_PROCESS_SETGID;
+    x->process.data = a;
+    r = uv_spawn(a->loop, &x->process, &options);
+    free(options.env);
+    return r;
+}
+
+static struct ns_adopter *start(struct ns_adopters *a, uid_t uid, gid_t gid, int *error)
+{
+    struct ns_adopter *x = calloc(1, sizeof(*x));
+    int pair[2];
+
+    if (!x || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        *error = -ENOMEM;
+        free(x);
+        return NULL;
+    }
+    x->uid = uid;
+    x->link = pair[0];
+    *error = spawn(a, x, gid, pair[1]);
+    close(pair[1]);
+    if (*error < 0) {
+        close(x->link);
+        x->link = -1;
+        x->process.type == UV_PROCESS ? uv_close((uv_handle_t *)&x->process, on_closed) : free(x);
+        return NULL;
+    }
+    uv_unref((uv_handle_t *)&x->process);
+    x->next = a->first;
+    a->first = x;
+    return x;
+}
+
+int ns_adopters_give(struct ns_adopters *a, uid_t uid, gid_t gid, int fd)
+{
+    int error;
+
+    /* One that is about to end takes nothing any more; another is started beside it. */
+    for (struct ns_adopter *x = a->first; x; x = x->next)
+        if (x->uid == uid && (error = send_descriptor(x->link, fd)) != -EPIPE)
+            return error;
+    if (geteuid() != 0 && uid != geteuid())
+        return -EPERM;
+    struct ns_adopter *x = start(a, uid, gid, &error);
+    return x ? send_descriptor(x->link, fd) : error;
+}
+
+void ns_adopters_close(struct ns_adopters *a)
+{
+    for (struct ns_adopter *x = a->first, *next; x; x = next) {
+        next = x->next;
+        close(x->link);
+        uv_close((uv_handle_t *)&x->process, on_closed);
+    }
+    a->first = NULL;
+}

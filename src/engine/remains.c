@@ -1,0 +1,321 @@
+#include "engine/remains.h"
+
+#include "engine/broker.h"
+#include "engine/dormant.h"
+#include "engine/end.h"
+#include "engine/engine.h"
+#include "engine/internal.h"
+#include "engine/laid.h"
+#include "engine/ledger.h"
+#include "engine/linger.h"
+#include "engine/listener.h"
+#include "engine/resume.h"
+#include "engine/serve.h"
+#include "engine/swap.h"
+#include "engine/sys.h"
+#include "engine/thread.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* How long acknowledgements are waited for before anybody is asked: as long as it takes
+ * to find a path suspect. */
+#define MOMENT_MS  100
+#define PAUSE_US   200 /* between looks, doubling */
+#define PAUSE_MOST 5000
+
+/* ---- what is to be handed over ---- */
+
+static int descriptor(const struct ns_sock *s)
+{
+    return s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+}
+
+/* Others may have it too, after a fork: those get what was laid down (dormant.h). */
+static bool mine(const struct ns_sock *s)
+{
+    return !s->unfaithful && ns_dormant_alone(s);
+}
+
+/* A RESUME for a server's session comes to whoever listens. Where that is this process
+ * alone, nobody could pass it on when it has ended. */
+static bool reachable(const struct ns_sock *s)
+{
+    return s->session.role == NS_CLIENT || !ns_listener_alone();
+}
+
+/* Table held. */
+static bool undelivered(struct ns_sock *s)
+{
+    int fd = descriptor(s);
+    if (s->o.kind != NS_KIND_SOCK || fd < 0 || s->remains == NS_REMAINS_HANDED)
+        return false;
+    ns_lock(&s->tx);
+    bool is = ns_sock_undelivered(s, fd);
+    ns_unlock(&s->tx);
+    return is && mine(s);
+}
+
+static bool undelivered_any(bool closed_only)
+{
+    struct ns_hold hold;
+    bool any = false;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && !any; o = o->next)
+        any = !(closed_only && o->fds > 0) && undelivered((struct ns_sock *)o);
+    ns_table_unhold(&hold);
+    return any;
+}
+
+/* ---- the other process ---- */
+
+/* Returns 1, or 0 when there was none in time, or its end. */
+static int receive(int fd, uint8_t *byte)
+{
+    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(NS_REMAINS_MS));
+    for (;;) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        int64_t left = ns_time_sub(end, ns_now()).ns;
+        struct timespec ts = { left / 1000000000, left % 1000000000 };
+        int r = left > 0 ? ns_sys_ppoll(&p, 1, &ts, NULL) : 0;
+        if (r == 1)
+            return ns_sys_recv(fd, byte, 1, MSG_DONTWAIT) == 1;
+        if (r != -EINTR)
+            return 0;
+    }
+}
+
+/* The connection to a process that is ready, an internal descriptor, or a negative errno. */
+static int find_adopter(void)
+{
+    struct ns_message m = { .type = NS_MESSAGE_ADOPT };
+    int pair[2];
+    uint8_t byte = 0;
+    int broker = ns_broker_open();
+    if (broker < 0)
+        return broker;
+    int err = ns_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+    if (err == 0) {
+        pair[0] = ns_internal(pair[0]);
+        err = ns_broker_send_on(broker, &m, pair[1]);
+        ns_sys_close(pair[1]);
+        if (err == 0 && !(receive(pair[0], &byte) == 1 && byte == NS_REMAINS_READY))
+            err = -EAGAIN;
+        if (err < 0)
+            ns_internal_close(pair[0]);
+    }
+    ns_internal_close(broker);
+    return err < 0 ? err : pair[0];
+}
+
+static bool send_session(int to, int file, int socket)
+{
+    uint8_t byte = NS_REMAINS_SESSION;
+    int both[2] = { file, socket };
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof both)];
+    } control = {
+        .header = { .cmsg_len = CMSG_LEN(sizeof both), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS }
+    };
+    struct iovec iov = { &byte, 1 };
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+    };
+    memcpy(CMSG_DATA(&control.header), both, sizeof both);
+    return ns_sys_sendmsg(to, &m, MSG_NOSIGNAL) == 1 && receive(to, &byte) == 1 && byte == NS_REMAINS_TAKEN;
+}
+
+/* ---- handing over, on the helper ---- */
+
+static int heir = -1;               /* the connection, for the helper; atomic */
+static bool closed_ones_only, over; /* atomic */
+
+/* Nothing is under way about it, and no thread writes any more. Returns its state's
+ * file; `socket` is a duplicate. */
+static int freeze(struct ns_sock *s, int *socket, bool *open)
+{
+    struct ns_hold hold;
+    int file = -ESTALE, fd;
+    ns_table_hold(&hold);
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    fd = descriptor(s);
+    *open = s->tx_open;
+    if (fd >= 0 && ns_object_verify(&s->o, fd) && ns_session_protected(&s->session) && s->session.pins == 0) {
+        __atomic_store_n(&s->tx_open, false, __ATOMIC_SEQ_CST);
+        file = ns_laid_file(s, fd);
+        *socket = file >= 0 ? ns_internal(ns_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3)) : -1;
+    }
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+    ns_table_unhold(&hold);
+    return file;
+}
+
+static void handed(struct ns_sock *s, struct ns_time now)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    s->remains = NS_REMAINS_HANDED;
+    ns_sock_unindex(s);
+    ns_table_unhold(&hold);
+    ns_timer_clear(&s->parked);
+    ns_info("what is undelivered is left to another process");
+    if (s->o.fds == 0)
+        ns_sock_bury(s, now);
+}
+
+/* It goes on here, as if nobody had asked. */
+static void refused(struct ns_sock *s, bool open, struct ns_time now)
+{
+    ns_lock(&s->tx);
+    s->remains = NS_REMAINS_KEPT;
+    if (ns_sock_state(s) == NS_CONNECTED)
+        __atomic_store_n(&s->tx_open, open, __ATOMIC_SEQ_CST);
+    ns_unlock(&s->tx);
+    if (ns_sock_state(s) == NS_SUSPENDED)
+        ns_resume_suspended(s, now);
+    else if (!open)
+        ns_swap_replay(s);
+}
+
+static void hand_over(struct ns_sock *s, int to, struct ns_time now)
+{
+    int socket = -1;
+    bool open = false;
+    ns_resume_stop(s, now);
+    ns_serve_forget(s);
+    ns_swap_stop_replay(s);
+    int file = freeze(s, &socket, &open);
+    if (file >= 0 && socket >= 0 && send_session(to, file, socket))
+        handed(s, now);
+    else
+        refused(s, open, now);
+    ns_internal_close(socket);
+    ns_internal_close(file);
+}
+
+/* The next that has not been offered. */
+static struct ns_sock *next_one(void)
+{
+    struct ns_hold hold;
+    struct ns_object *o;
+    bool closed_only = __atomic_load_n(&closed_ones_only, __ATOMIC_RELAXED);
+    ns_table_hold(&hold);
+    for (o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        if (o->kind == NS_KIND_SOCK && s->remains == NS_REMAINS_HERE && !(closed_only && o->fds > 0) &&
+            undelivered(s) && reachable(s))
+            break;
+    }
+    ns_table_unhold(&hold);
+    return (struct ns_sock *)o;
+}
+
+void ns_remains_look(struct ns_time now)
+{
+    struct ns_sock *s;
+    int to = __atomic_exchange_n(&heir, -1, __ATOMIC_ACQ_REL);
+    if (to < 0)
+        return;
+    while ((s = next_one()))
+        hand_over(s, to, now);
+    ns_internal_close(to);
+    __atomic_store_n(&over, true, __ATOMIC_RELEASE);
+}
+
+/* ---- the thread that ends the process ---- */
+
+/* Waits while `is`, for `ms` at most. */
+static void wait_while(bool (*is)(bool), bool argument, int64_t ms)
+{
+    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(ms));
+    for (long us = PAUSE_US; is(argument) && ns_time_before(ns_now(), end);
+         us = 2 * us < PAUSE_MOST ? 2 * us : PAUSE_MOST)
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, us * 1000 }, NULL);
+}
+
+static bool under_way(bool unused)
+{
+    return !__atomic_load_n(&over, __ATOMIC_ACQUIRE);
+}
+
+/* Where each connection stands, so that it shows whether it still works. */
+static void begin(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        struct ns_ledger l = { 0 };
+        if (o->kind != NS_KIND_SOCK || s->remains == NS_REMAINS_HANDED)
+            continue;
+        s->remains = NS_REMAINS_HERE;
+        if (descriptor(s) >= 0 && ns_ledger_read(descriptor(s), &l) == 0)
+            s->leaving_at = l.acknowledged;
+    }
+    ns_table_unhold(&hold);
+}
+
+void ns_remains_leave(bool closed_only)
+{
+    if (!undelivered_any(closed_only))
+        return;
+    begin();
+    wait_while(undelivered_any, closed_only, MOMENT_MS);
+    if (!undelivered_any(closed_only))
+        return;
+    int to = find_adopter();
+    if (to < 0) {
+        ns_debug("nobody takes what is undelivered: %s", strerror(-to));
+        return;
+    }
+    __atomic_store_n(&closed_ones_only, closed_only, __ATOMIC_RELAXED);
+    __atomic_store_n(&over, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&heir, to, __ATOMIC_RELEASE);
+    ns_helper_look();
+    /* Each session is waited for as long; one that hangs must not keep the process for ever. */
+    wait_while(under_way, false, 5 * NS_REMAINS_MS);
+}
+
+/*
+ * On a connection that works the kernel delivers what it has after us. It works if
+ * something was acknowledged since, or if the peer has no room and says so when it is
+ * asked (RFC 9293, 3.8.6.1).
+ */
+static bool in_doubt(const struct ns_sock *s)
+{
+    struct ns_ledger l;
+    if (ns_ledger_read(descriptor(s), &l) < 0 || l.unacknowledged == 0 || l.acknowledged > s->leaving_at)
+        return false;
+    return l.in_flight > 0 || l.probes > 0;
+}
+
+static bool would_lose(struct ns_sock *s)
+{
+    if (!undelivered(s))
+        return false;
+    ns_lock(&s->tx);
+    bool open = s->session.state == NS_CONNECTED && s->tx_open;
+    bool bytes = !ns_sock_delivered(s, descriptor(s));
+    bool resuming = s->session.role == NS_SERVER && s->session.pins > 0;
+    ns_unlock(&s->tx);
+    return resuming || (bytes && (!open || in_doubt(s)));
+}
+
+bool ns_remains_left(void)
+{
+    struct ns_hold hold;
+    bool any = false;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && !any; o = o->next)
+        any = would_lose((struct ns_sock *)o);
+    ns_table_unhold(&hold);
+    return any;
+}
+
+void ns_remains_fork_child(void)
+{
+    heir = -1;
+}
