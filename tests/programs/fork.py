@@ -8,7 +8,7 @@ from .python import exchanged
 
 
 @case("fork", "a toy server", ["python3"], shape="a process for each connection",
-      done="4 connections at a time, 1.5 MB each to an echo and back", plain="the server forks for each connection")
+      done="4 connections at a time, 1.5 MB each to an echo and back")
 def fork(s):
     s.server("python3", os.path.join(PEERS, "forking.py"), PORT)
     exchanged(s, "threads.py")
