@@ -31,18 +31,22 @@ static struct timespec remaining(struct ns_time deadline)
     return (struct timespec){ ns / 1000000000, ns % 1000000000 };
 }
 
+/* Without a descriptor that wakes us (wait_fd < 0) the condition is looked at again now and then. */
 static int wait_polling(int wait_fd, const struct ns_wait *w)
 {
     struct pollfd p[2] = { { .fd = wait_fd, .events = POLLIN }, { .fd = w->events ? w->fd : -1, .events = w->events } };
-    bool ever = w->deadline.ns == INT64_MAX;
+    struct ns_time again = wait_fd >= 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(NS_SLOT_BLIND_MS));
+    bool blind = ns_time_before(again, w->deadline);
+    struct ns_time until = blind ? again : w->deadline;
+    bool ever = until.ns == INT64_MAX;
     for (;;) {
-        struct timespec ts = remaining(w->deadline);
+        struct timespec ts = remaining(until);
         uint32_t before = ns_handled.all;
         int n = ns_libc.ppoll(p, 2, ever ? NULL : &ts, NULL);
         if (n > 0)
             return 0;
         if (n == 0)
-            return -EAGAIN;
+            return blind ? 0 : -EAGAIN;
         if (errno != EINTR)
             return -errno;
         /* Of a handler that nobody stood in front of the kernel does not say which it was. */
@@ -55,16 +59,14 @@ static int wait_polling(int wait_fd, const struct ns_wait *w)
 int ns_block(struct ns_sock *s, struct ns_slot *slot, const struct ns_wait *w)
 {
     int saved = errno;
-    int wait_fd = ns_slot_wait_prepare(slot);
-    if (wait_fd < 0)
-        return wait_fd;
+    int wait_fd = ns_slot_wait_prepare(slot); /* or none: no descriptor is free */
     int err = 0;
     /* A signal from here on wakes us (ns_signal_handling), an earlier one is seen now. */
     if (!w->still(s)) {
         err = 0;
     } else if (ns_interrupted(w->since, w->done, w->timed)) {
         err = -EINTR;
-    } else if (w->events || w->deadline.ns != INT64_MAX) {
+    } else if (w->events || w->deadline.ns != INT64_MAX || wait_fd < 0) {
         err = wait_polling(wait_fd, w);
     } else {
         /* read() restarts after a signal exactly where recv() and send() would. */
@@ -72,7 +74,8 @@ int ns_block(struct ns_sock *s, struct ns_slot *slot, const struct ns_wait *w)
         if (ns_libc.read(wait_fd, &count, sizeof count) < 0)
             err = -errno;
     }
-    ns_slot_wait_finish(slot);
+    if (wait_fd >= 0)
+        ns_slot_wait_finish(slot);
     errno = saved;
     return err;
 }

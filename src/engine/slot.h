@@ -68,7 +68,11 @@ bool ns_slots_reading(const void *object);
  * at the condition once more; block on the descriptor; _finish. The thread is
  * inside something meanwhile, or a wait on top of it would end it. A wait that is
  * left by longjmp or cancellation costs one needless wake, no more.
+ *
+ * Where there is no descriptor to be had, the thread sleeps NS_SLOT_BLIND_MS at most
+ * and looks again: no socket call fails for want of one.
  */
+#define NS_SLOT_BLIND_MS 10
 int ns_slot_wait_prepare(struct ns_slot *slot);
 void ns_slot_wait_finish(struct ns_slot *slot);
 void ns_slots_wake(void);

@@ -153,6 +153,14 @@ static int collect(struct set *w, bool swapped)
     return count;
 }
 
+/* For as long a thread sleeps that nothing can wake. */
+static const struct timespec slice = { 0, NS_SLOT_BLIND_MS * 1000000L };
+
+static bool longer(const struct timespec *timeout)
+{
+    return !timeout || timeout->tv_sec > 0 || timeout->tv_nsec > slice.tv_nsec;
+}
+
 static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec *timeout, const sigset_t *mask)
 {
     struct timespec zero = { 0 };
@@ -167,6 +175,10 @@ static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec 
     prepare(w);
     if (!w->ours)
         n = w->n;
+    /* Nothing would wake us. */
+    bool blind = slot && w->ours && wait_fd < 0 && longer(timeout);
+    if (blind)
+        timeout = &slice;
     /* Between two rounds no kernel saw it. One from here on wakes us. */
     bool interrupted = w->since.all != ns_handled.all;
     int r = ns_libc.ppoll(w->now, n, w->ready || interrupted ? &zero : timeout, mask);
@@ -175,6 +187,8 @@ static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec 
         ns_slot_wait_finish(slot);
     if (r < 0)
         return w->ready ? w->ready : -err;
+    if (r == 0 && blind && !w->ready && !interrupted)
+        return -EAGAIN;
     if (r == 0)
         return w->ready || !interrupted ? w->ready : -EINTR;
     int count = collect(w, swaps != __atomic_load_n(&ns_count_swaps, __ATOMIC_SEQ_CST));
