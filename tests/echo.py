@@ -4,11 +4,13 @@
 echo.py PORT [--form poll|select|epoll|epoll-et|epoll-oneshot|blocking] [--iterative] [--hold] [--prefork N]
              [--reuseport]
 
-It says `listening`, and for each connection `N accepted`, `N got HEX`, `N end` or `N error NAME`. With --hold it
+It says `listening`, and for each connection `N accepted`, `N got HEX`, `N end` or `N error NAME`; `full` when
+accept finds no descriptor (select: it accepts no more). With --hold it
 accepts, but reads nothing until it is told `go`. blocking: a thread for each connection; --iterative: one
 connection at a time. It ends when its standard input does.
 """
 import argparse
+import errno
 import itertools
 import os
 import select
@@ -18,6 +20,7 @@ import threading
 
 numbers = itertools.count(1)
 held = threading.Event()
+NOBODY = socket.socketpair()[0]                               # never readable
 
 
 def say(*words):
@@ -70,8 +73,15 @@ def selecting(listener):
     while True:
         for s in select.select([listener, *(conns if held.is_set() else ())], [], [])[0]:
             if s is listener:
-                n, conn = take(listener)
-                conns[conn] = n
+                try:
+                    n, conn = take(listener)
+                except OSError as e:
+                    if e.errno != errno.EMFILE:
+                        raise
+                    say("full")
+                    listener = NOBODY
+                else:
+                    conns[conn] = n
             elif not serve_once(conns[s], s):
                 del conns[s]
                 s.close()

@@ -780,7 +780,7 @@ def rights_of_a_listener(context):
 @case
 def rights_after_giving_up(context):
     """The session ends while it waits: its error is what sendmsg says."""
-    x = Session(context, client_env={"NAMESOCKET_GIVE_UP": "1"})
+    x = Session(context, client_env={"NAMESOCKET_GIVE_UP": "4"})
     x.client.do("a, b = socket.socketpair()")
     x.suspended()
     sent = x.client.begin("socket.send_fds(a, [b'x'], [s.fileno()])").asleep(*ASLEEP)

@@ -413,6 +413,36 @@ def urgent_again(context):
     client.expect(b"EFGH")
 
 
+def no_descriptors(context):
+    """A server that is out of descriptors when a path is lost: its calls go on as if nothing had been."""
+    stage = Stage(context, "--form", "blocking")
+    client = stage.session()
+    pid = stage.server.p.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    reset(client.conn)
+    client.conn = None
+    stage.log.wait("now suspended")
+    stage.server.wait_line("^1 (got|error)")                  # not an error since, either
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    client.move().echo(b"still here")
+    stage.wait_got(b"first words" + b"still here")
+
+
+def full(context):
+    """A server whose descriptors are all in use: accept says so, as without us, and those who are served stay."""
+    stage = Stage(context, "--form", "select", under=("prlimit", "--nofile=64:64"))
+    conns = []
+    while not stage.said("full"):
+        if len(conns) == 100:
+            raise Wrong("100 connections on 64 descriptors")
+        conns.append(connect(stage.troels, stage.to, talks=False))
+        wait_for("the next to be accepted", lambda: stage.accepted() == len(conns) or stage.said("full"))
+    for conn in conns[:-1]:
+        conn.sendall(b"served")
+        expect("the echo", read(conn, 6), b"served")
+
+
 # -- first bytes ----------------------------------------------------------------------------------------------------
 
 WAITS = "poll,ppoll,select,pselect6,epoll_wait,epoll_pwait"
@@ -615,6 +645,33 @@ def not_accepted(context):
     stage.wait_got(b"first words and more", b"second")
 
 
+def waits_behind(stage, conns):
+    """Connections that say nothing, and that the helper of a busy server has taken out of the kernel's queue."""
+    silent = [connect(stage.troels, stage.to, talks=False) for _ in range(conns)]
+    wait_for("the kernel's queue to be emptied", lambda: stage.tage.backlog(PORT) == 0)
+    return silent
+
+
+def spoke_late(context):
+    """A RESUME whose first bytes were late, at a server that is blocked reading that very session."""
+    stage = Stage(context, "--form", "blocking", "--iterative")
+    client = stage.session()
+    conn, = waits_behind(stage, 1)
+    conn.sendall(client.resume())
+    expect("RESUME's status", client.ack(read(conn, 64)).status, GO_ON)
+
+
+def late_crowd(context):
+    """So many have come late to a busy server that they fill the queue: it is not full for good."""
+    stage = Stage(context, "--form", "blocking", "--iterative")
+    client = stage.session()
+    for conn in waits_behind(stage, 32):
+        conn.sendall(header(2, RESUME))
+        conn.close()
+    client.move().echo(b"still here")
+    stage.wait_got(b"first words" + b"still here")
+
+
 def all_cases():
     cases = {f"packet/{name}": bad_packet(name) for name in PACKETS}
     cases["packet/1000-bad-ones"] = bounded_log
@@ -627,6 +684,8 @@ def all_cases():
     cases["crowd/400-resume-at-once"] = all_at_once
     cases["hello/addresses"] = told
     cases["left/no-room"] = no_room
+    cases["left/no-descriptors"] = no_descriptors
+    cases["crowd/all-descriptors"] = full
     cases["left/urgent-again"] = urgent_again
     cases["left/ends-while-asked"] = ends_while_asked
     for form in ("blocking", "select", "poll", "epoll", "epoll-et", "epoll-oneshot"):
@@ -641,6 +700,8 @@ def all_cases():
         cases[f"unread/{how}"] = unread(how)
     cases["unread/real-client"] = unread_by_real_client
     cases["unread/not-accepted"] = not_accepted
+    cases["late/behind-a-busy-server"] = spoke_late
+    cases["late/crowd-behind-a-busy-server"] = late_crowd
     return cases
 
 

@@ -11,12 +11,13 @@
 #include "engine/watch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 /* How long the helper leaves a waiting connection to the application. */
 #define TAKE_OVER_MS 2
 #define PUMP_MAX     64 /* connections taken in one go */
-#define FULL_MS      20 /* and looks again when the queue is full */
+#define AGAIN_MS     20 /* and looks again, when there is no room, or something in the queue has not spoken */
 /* Where other processes accept, too: each helper is woken by each connection, and may be so
  * for nothing. So it leaves the next one for longer, until it was needed. */
 #define DOOR_MS      4
@@ -107,7 +108,7 @@ static void begin_session(int fd, const struct ns_name *peer, bool bytes_here, b
 
 bool ns_listener_waits(const struct ns_listener *l)
 {
-    return __atomic_load_n(&l->count, __ATOMIC_SEQ_CST) > 0 || ns_door_waits(l);
+    return ns_queue_count(&l->queue) > 0 || ns_door_waits(l);
 }
 
 void ns_listener_stand_in(struct ns_listener *l, bool on)
@@ -130,16 +131,11 @@ static void stand_in_over(struct ns_listener *l)
 
 static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
 {
-    sigset_t saved;
-    fd = ns_internal(fd);
-    if (fd < 0)
+    int n = ns_queue_put(&l->queue, fd, peer);
+    if (n < 0)
         return false;
-    ns_lock_quiet(&l->lock, &saved);
-    l->queue[(l->head + l->count) % NS_QUEUE_MAX] = (struct ns_queued){ fd, *peer };
-    uint32_t count = l->count;
-    __atomic_store_n(&l->count, count + 1, __ATOMIC_SEQ_CST);
-    ns_unlock_quiet(&l->lock, &saved);
-    if (count == 0) {
+    l->queued = ns_now();
+    if (n == 1) {
         ns_listener_stand_in(l, true);
         ns_slots_wake();
     }
@@ -149,94 +145,125 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
 /* Whether something is in the queue, or may be once the table is free. */
 static bool queues(const struct ns_listener *l)
 {
-    return __atomic_load_n(&l->count, __ATOMIC_SEQ_CST) > 0 || __atomic_load_n(&l->pumping, __ATOMIC_SEQ_CST);
+    return ns_queue_count(&l->queue) > 0 || __atomic_load_n(&l->pumping, __ATOMIC_SEQ_CST);
 }
 
 /* The oldest queued connection under the lowest free number, as accept4 gives it. */
 static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
 {
     struct ns_hold hold;
-    sigset_t saved;
-    int fd = -1;
     if (!queues(l))
         return -EAGAIN;
     ns_table_hold(&hold);
-    ns_lock_quiet(&l->lock, &saved);
-    if (l->count > 0) {
-        struct ns_queued q = l->queue[l->head];
-        fd = ns_sys_fcntl(q.fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
-        if (fd >= 0) {
-            *peer = q.peer;
-            ns_internal_close(q.fd);
-            l->head = (l->head + 1) % NS_QUEUE_MAX;
-            __atomic_store_n(&l->count, l->count - 1, __ATOMIC_SEQ_CST);
-        }
-    } else {
-        fd = -EAGAIN;
-    }
-    ns_unlock_quiet(&l->lock, &saved);
+    int fd = ns_queue_take(&l->queue, peer, flags);
     if (fd >= 0 && !ns_listener_waits(l))
         ns_listener_stand_in(l, false);
     ns_table_unhold(&hold);
-    if (fd >= 0 && (flags & SOCK_NONBLOCK))
-        ns_sys_fcntl(fd, F_SETFL, ns_sys_fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
     return fd;
 }
 
-/* One connection. Returns whether there may be another. */
-static bool pump_one(struct ns_listener *l, int fd)
+/* One connection. Returns 1; 0: there is none, or no room for it; or a negative errno of accept4. */
+static int pump_one(struct ns_listener *l, int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
     if ((l->door && ns_door_full(l)) || ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) != 1 ||
         !(p.revents & POLLIN))
-        return false;
+        return 0;
     struct ns_name peer = { .length = sizeof peer.address };
     int c = ns_sys_accept4(fd, (struct sockaddr *)&peer.address, &peer.length, SOCK_CLOEXEC);
     if (c < 0)
-        return false;
+        return c;
     enum verdict v = classify(c);
     if (v != HELLO && v != RESUME)
         return (l->door && ns_door_put(l, c, &peer)) || enqueue(l, c, &peer);
     take_guest(c, v, foreign(l));
-    return true;
+    return 1;
 }
 
-bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
+int ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
 {
+    int more = 1;
     /* Either we see the thread that enters accept, or it sees this and waits for
      * the table: it must not sleep in the kernel for what is put in the queue. */
     __atomic_store_n(&l->pumping, true, __ATOMIC_SEQ_CST);
     bool inside = ns_slots_inside(l);
     /* Strangers must not keep the table for as long as they keep coming. */
-    for (int i = 0; i < PUMP_MAX && !inside && l->count < most && pump_one(l, fd); i++)
-        ;
+    for (int i = 0; i < PUMP_MAX && !inside && ns_queue_count(&l->queue) < most && more > 0; i++)
+        more = pump_one(l, fd);
     __atomic_store_n(&l->pumping, false, __ATOMIC_SEQ_CST);
-    return inside || l->count > 0;
+    return inside || ns_queue_count(&l->queue) > 0 ? 1 : more < 0 ? more : 0;
+}
+
+static bool goes_to_door(void *ctx, const struct ns_queued *entry)
+{
+    return ns_door_put(ctx, entry->fd, &entry->peer);
 }
 
 void ns_listener_share_queue(struct ns_listener *l)
 {
-    ns_lock(&l->lock);
-    while (l->count > 0 && ns_door_put(l, l->queue[l->head].fd, &l->queue[l->head].peer)) {
-        l->head = (l->head + 1) % NS_QUEUE_MAX;
-        __atomic_store_n(&l->count, l->count - 1, __ATOMIC_SEQ_CST);
-    }
-    ns_unlock(&l->lock);
+    ns_queue_sift(&l->queue, 0, goes_to_door, l);
+}
+
+static bool names(void *id, const struct ns_queued *entry)
+{
+    return ns_first_names(entry->fd, id);
 }
 
 bool ns_listener_queued(const uint8_t id[16])
 {
     bool found = false;
-    for (struct ns_object *o = ns_objects; o && !found; o = o->next) {
-        struct ns_listener *l = (struct ns_listener *)o;
-        if (o->kind != NS_KIND_LISTENER)
-            continue;
-        ns_lock(&l->lock);
-        for (uint32_t i = 0; i < l->count && !found; i++)
-            found = ns_first_names(l->queue[(l->head + i) % NS_QUEUE_MAX].fd, id);
-        ns_unlock(&l->lock);
-    }
+    for (struct ns_object *o = ns_objects; o && !found; o = o->next)
+        found = o->kind == NS_KIND_LISTENER && ns_queue_any(&((struct ns_listener *)o)->queue, names, (void *)id);
     return found;
+}
+
+/* ---- what has spoken since it was queued ---- */
+
+/* A client does not wait longer for the answer to its first bytes. */
+#define SPEAKS_MS 8000
+
+static bool of_helper(int fd)
+{
+    enum verdict v = classify(fd);
+    return v == HELLO || v == RESUME;
+}
+
+struct sifted {
+    int fds[NS_QUEUE_MAX];
+    unsigned count;
+};
+
+static bool goes_to_helper(void *ctx, const struct ns_queued *entry)
+{
+    struct sifted *s = ctx;
+    bool goes = of_helper(entry->fd);
+    if (goes) {
+        ns_internal_release(entry->fd);
+        s->fds[s->count++] = entry->fd;
+    }
+    return goes;
+}
+
+/*
+ * A RESUME, say, whose first bytes were late or had to be sent again: the application that
+ * it waits behind may be blocked reading that very session. Table held.
+ */
+static void sift(struct ns_listener *l)
+{
+    struct sifted s = { .count = 0 };
+    /* What a wait has reported the application is to find: accept must not block then. */
+    uint32_t least = __atomic_load_n(&l->announced, __ATOMIC_SEQ_CST) ? 1 : 0;
+    ns_queue_sift(&l->queue, least, goes_to_helper, &s);
+    for (unsigned i = 0; i < s.count; i++)
+        ns_helper_give(s.fds[i]);
+    if (s.count > 0 && !ns_listener_waits(l))
+        ns_listener_stand_in(l, false);
+}
+
+/* Whether something in the queue may still turn out to be the helper's. */
+static bool undecided(struct ns_listener *l, struct ns_time now)
+{
+    return ns_queue_count(&l->queue) > 0 && ns_time_sub(now, l->queued).ns < SPEAKS_MS * 1000000LL;
 }
 
 static bool kernel_ready(int fd)
@@ -281,7 +308,9 @@ bool ns_listener_ready(struct ns_listener *l, int fd)
     if (ns_object_at(fd) == &l->o && l->door)
         ready = door_ready(l, fd);
     else if (ns_object_at(fd) == &l->o)
-        ready = l->count > 0 || ns_listener_pump(l, fd, 1);
+        ready = ns_queue_count(&l->queue) > 0 || ns_listener_pump(l, fd, 1) != 0;
+    if (ready) /* if only for accept to say why not */
+        __atomic_store_n(&l->announced, true, __ATOMIC_SEQ_CST);
     ns_table_unhold(&hold);
     return ready;
 }
@@ -321,6 +350,13 @@ static int accept_inside(struct ns_listener *l, int fd, struct ns_name *peer, in
     return c;
 }
 
+/* Then accept, after a wait that has reported the listener, must not go on to the next: there
+ * may be none. The application gets a client that came and left (first.c). */
+static bool blocks(int fd)
+{
+    return !(ns_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK);
+}
+
 int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
     struct ns_name peer;
@@ -330,9 +366,9 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
         struct ns_listener *l = ns_listener_at(fd);
         if (!l || !slot)
             return NS_NOT_OURS;
-        bool others = foreign(l);
+        bool others = foreign(l), announced = __atomic_exchange_n(&l->announced, false, __ATOMIC_SEQ_CST);
         int c = dequeue(l, &peer, flags);
-        if (c < 0) {
+        if (c == -EAGAIN) {
             if (!ns_slot_enter(slot, l))
                 return NS_NOT_OURS;
             /* From here on the helper queues nothing; what it queued before comes first. */
@@ -350,7 +386,7 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
             return c;
         ns_fd_born(c);
         enum verdict v = classify(c); /* what waited in the queue may have spoken since */
-        if (v == HELLO || v == RESUME) {
+        if ((v == HELLO || v == RESUME) && !(announced && blocks(fd))) {
             take_guest(c, v, others);
             if (ns_handled.ending != since.ending)
                 return -EINTR;
@@ -380,9 +416,11 @@ static bool take_over_door(struct ns_listener *l)
 {
     if (!kernel_ready(l->source.fd) || !ns_door_begin(l))
         return false;
-    ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
+    if (ns_door_full(l))
+        ns_door_sift(l, of_helper);
+    int r = ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
     ns_door_done(l);
-    return true;
+    return r >= 0;
 }
 
 static void take_over(struct ns_timer *timer, struct ns_time now)
@@ -392,18 +430,20 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
     ns_table_hold(&hold);
     /* Who has accepted since comes again, most likely: what waits now has not
      * waited for long, and by way of the queue it costs twice as much. */
-    bool busy = __atomic_exchange_n(&l->accepting, false, __ATOMIC_RELAXED);
+    bool busy = __atomic_exchange_n(&l->accepting, false, __ATOMIC_RELAXED), full = false;
+    sift(l);
     if (l->o.fd >= 0 && l->door)
         l->delay_ms = take_over_door(l)                ? DOOR_MS
                       : 2 * l->delay_ms < DOOR_MOST_MS ? 2 * l->delay_ms
                                                        : DOOR_MOST_MS;
     else if (l->o.fd >= 0 && !busy && !l->shared)
-        ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX);
-    bool full = l->count == NS_QUEUE_MAX || (l->door && ns_door_full(l));
+        full = ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX) < 0;
+    full |= ns_queue_count(&l->queue) == NS_QUEUE_MAX || (l->door && ns_door_full(l));
+    bool again = full || undecided(l, now);
     ns_table_unhold(&hold);
-    if (full)
-        ns_timer_set(timer, ns_time_add(now, ns_time_ms(FULL_MS)));
-    else
+    if (again)
+        ns_timer_set(timer, ns_time_add(now, ns_time_ms(AGAIN_MS)));
+    if (!full)
         rearm(l);
 }
 
@@ -461,16 +501,18 @@ void ns_listener_unwatch(struct ns_listener *l)
     l->watched = false;
 }
 
+static bool goes_away(void *ctx, const struct ns_queued *entry)
+{
+    ns_internal_close(entry->fd);
+    return true;
+}
+
 void ns_listener_close(struct ns_listener *l)
 {
     ns_guest_end_leases();
     ns_listener_unwatch(l);
     ns_listener_stand_in(l, false);
-    while (l->count > 0) {
-        ns_internal_close(l->queue[l->head].fd);
-        l->head = (l->head + 1) % NS_QUEUE_MAX;
-        l->count--;
-    }
+    ns_queue_sift(&l->queue, 0, goes_away, NULL);
     ns_watch_drop_all(&l->o);
     if (l->door && !ns_helper_running() && !ns_slots_inside(l))
         ns_door_part(l); /* nobody else will */

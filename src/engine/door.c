@@ -445,6 +445,20 @@ bool ns_door_full(const struct ns_listener *l)
     return __atomic_load_n(&l->door->queued, __ATOMIC_SEQ_CST) >= NS_QUEUE_MAX;
 }
 
+void ns_door_sift(struct ns_listener *l, bool (*of_helper)(int fd))
+{
+    struct ns_name peer;
+    for (uint32_t n = l->door->queued; n > 0; n--) {
+        int fd = take(l, &peer, SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        if (of_helper(fd))
+            ns_helper_give(fd);
+        else if (!ns_door_put(l, fd, &peer))
+            ns_queue_put(&l->queue, fd, &peer); /* no memory: this process's, which has the place */
+    }
+}
+
 void ns_door_done(struct ns_listener *l)
 {
     unlock(l->door);

@@ -68,6 +68,8 @@ bool ns_door_begin(struct ns_listener *l);
 /* Puts a connection where the next accept finds it; it is closed here then. False: no room. */
 bool ns_door_put(struct ns_listener *l, int fd, const struct ns_name *peer);
 void ns_door_done(struct ns_listener *l);
+/* Hands to the helper what has spoken since, and is its; the lock is held. */
+void ns_door_sift(struct ns_listener *l, bool (*of_helper)(int fd));
 /* Whether there is no room for more. */
 bool ns_door_full(const struct ns_listener *l);
 

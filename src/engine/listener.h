@@ -7,25 +7,19 @@
 #ifndef NS_ENGINE_LISTENER_H
 #define NS_ENGINE_LISTENER_H
 
+#include "engine/queue.h"
 #include "engine/sock.h"
 #include "engine/thread.h"
 
-#define NS_QUEUE_MAX 32
-
-struct ns_queued {
-    int fd; /* internal */
-    struct ns_name peer;
-};
-
 struct ns_listener {
     struct ns_object o;
-    struct ns_lock lock; /* a leaf: nothing is taken inside it */
-    struct ns_queued queue[NS_QUEUE_MAX]; /* lock */
-    uint32_t head, count;                 /* lock; count atomic */
-    struct ns_source source;              /* helper */
-    struct ns_timer timer;                /* helper */
-    bool watched;                         /* helper */
-    bool pumping;                         /* what waits is being put into the queue; table, atomic */
+    struct ns_queue queue;   /* put into and sifted with the table held */
+    struct ns_source source; /* helper */
+    struct ns_timer timer;   /* helper */
+    struct ns_time queued;   /* when something was put into the queue last; table */
+    bool watched;            /* helper */
+    bool pumping;            /* what waits is being put into the queue; table, atomic */
+    bool announced;          /* a wait has reported it readable, nobody has accepted since; atomic */
     bool accepting;                       /* the application has accepted since the helper looked; atomic */
     bool shared;                          /* with a forked child: left to the kernel; table */
     uint32_t parent;                      /* the process that it was inherited from, 0 for none; table */
@@ -49,10 +43,10 @@ static inline struct ns_listener *ns_listener_at(int fd)
 /*
  * Accepts what is waiting, without blocking, until there is a connection for
  * the application; at most `most` of them. For blocking listeners too: nothing is
- * done while a thread is inside accept. Table held. Returns whether that is so, or
- * the application has a connection in the queue.
+ * done while a thread is inside accept. Table held. Returns 1 if that is so, or
+ * the application has a connection in the queue; 0; or what accept4 failed with.
  */
-bool ns_listener_pump(struct ns_listener *l, int fd, unsigned most);
+int ns_listener_pump(struct ns_listener *l, int fd, unsigned most);
 
 /* Whether a wait may report the listener readable: pumps. Any thread, no lock held. */
 bool ns_listener_ready(struct ns_listener *l, int fd);

@@ -149,7 +149,7 @@ static void forget_listener(struct ns_object *o)
     struct ns_listener *l = (struct ns_listener *)o;
     share_listener(l);
     /* What waits in its queue is the application's still. */
-    if (l->count > 0)
+    if (ns_queue_count(&l->queue) > 0)
         return;
     ns_watch_drop_all(o);
     for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
@@ -242,11 +242,10 @@ void ns_spawn_parent(bool (*given)(int fd))
 
 static void inherit_listener(struct ns_listener *l)
 {
-    ns_lock_reset(&l->lock);
     l->source = (struct ns_source){ .fd = -1 };
     l->timer = (struct ns_timer){ 0 };
-    l->pumping = l->accepting = l->stood_in = false;
-    l->head = l->count = 0; /* what waits there is the parent's */
+    l->pumping = l->accepting = l->announced = l->stood_in = false;
+    ns_queue_forget(&l->queue);
     ns_count_listeners++;
     if (!l->door) {
         l->watched = l->shared = true;

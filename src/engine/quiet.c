@@ -34,7 +34,7 @@ static void forget_all(void)
             if (((struct ns_listener *)o)->door && o->fd >= 0)
                 ns_door_unlock((struct ns_listener *)o);
             ns_listener_unwatch((struct ns_listener *)o);
-            if (((struct ns_listener *)o)->count > 0)
+            if (ns_queue_count(&((struct ns_listener *)o)->queue) > 0)
                 continue;
         }
         for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)

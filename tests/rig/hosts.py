@@ -189,6 +189,11 @@ class Host:
             flows.append((strip(local), int(lport), strip(remote), int(rport)))
         return flows
 
+    def backlog(self, port):
+        """How many connections wait to be accepted."""
+        return sum(int(line.split()[0]) for line in
+                   run(["ss", "-N", self.ns, "-tlnHO", f"sport = :{port}"]).replace("LISTEN", "").splitlines())
+
     def end_all(self):
         """Whatever runs on this host: what the programs have started in turn, too, which their end does not end."""
         for pid in subprocess.run(["ip", "netns", "pids", self.ns], capture_output=True, text=True).stdout.split():
