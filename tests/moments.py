@@ -304,8 +304,9 @@ def inbox_readable_while_suspended(context):
     x.server.says("s.recv(10)", b"unread")
     x.server.says("ep.poll(0)", [])
     x.rig.tage.address_add(link)
-    x.client.do("s.send(b'w')")                               # an idle client may not have seen a RST yet
+    sent = x.client.begin("s.send(b'w')")                     # an idle client may not have seen a RST yet
     x.again()
+    sent.result()
     x.server.says("s.recv(1)", b"w")
     x.talks()
 
