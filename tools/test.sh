@@ -165,6 +165,7 @@ if [ $network = yes ]; then
     counted 10 "real programs" tests/programs.py --builddir "$build" --table "$build/compatibility.md"
     counted 5 "moments" tests/moments.py --builddir "$build"
     counted 5 "ends of processes" tests/leaving.py --builddir "$build"
+    counted 15 "servers of several processes" tests/prefork.py --builddir "$build"
     counted 5 "sockets as programs see them" tests/surface.py --builddir "$build"
     if [ "$quick" ]; then
         counted 25 "faults" tests/faults.py --builddir "$build" -k '*/stream/*' -k plain-peer -k one-shot -k iterative
