@@ -52,7 +52,7 @@ def cloned(s, tree, url, settings=()):
 
 
 @case("git-daemon", "git clone git://", ["git"], shape="fork and exec for each connection; the client hands the socket to a thread",
-      done="8 MB cloned from git daemon, git fsck", plain="git daemon forks for each connection")
+      done="8 MB cloned from git daemon, git fsck")
 def daemon(s):
     tree = repository(s, "served/repo.git")
     s.server(find("git"), "daemon", f"--base-path={s.path('served')}", "--export-all", "--reuseaddr", f"--port={PORT}")
@@ -60,7 +60,7 @@ def daemon(s):
 
 
 @case("git-ssh", "git clone ssh://", ["git", "sshd", "ssh", "ssh-keygen"], shape=openssh.SHAPE,
-      done="8 MB cloned over ssh, git fsck", plain=openssh.FORKS)
+      done="8 MB cloned over ssh, git fsck", plain=openssh.SANDBOX)
 def over_ssh(s):
     home = openssh.sshd(s)
     tree = repository(s, "home/repo.git")

@@ -7,7 +7,7 @@ FILES = 8
 
 
 @case("rsync", "rsync daemon", ["rsync"], shape="a process for each connection; the client forks a receiver",
-      done="8 files, 8 MB, fetched with --checksum", plain="both ends fork with the connection")
+      done="8 files, 8 MB, fetched with --checksum", plain="one process of the client's reads, and another writes")
 def rsync(s):
     need_users()
     data = {f"file{n:02d}": random_bytes(1_000_000, b"rsync%d" % n) for n in range(FILES)}

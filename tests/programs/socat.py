@@ -4,8 +4,6 @@ from rig.pair import PORT
 
 from .stage import case, random_bytes, size
 
-FORKS = "the server forks for each connection"
-
 
 def echoed(s):
     """4 MB through socat and back, half-closed at the end."""
@@ -29,14 +27,14 @@ def client(s):
 
 
 @case("socat-exec", "socat EXEC", ["socat"], ("-V",), "a process for each connection, with a program behind a pair",
-      "4 MB to `socat ... EXEC:cat` and back, half-closed", FORKS)
+      "4 MB to `socat ... EXEC:cat` and back, half-closed")
 def behind_a_pair(s):
     s.server("socat", f"TCP6-LISTEN:{PORT},ipv6only=0,fork,reuseaddr", "EXEC:cat")
     echoed(s)
 
 
 @case("socat-inetd", "socat EXEC,nofork", ["socat"], ("-V",), "inetd style: fork, dup onto 0 and 1, exec",
-      "4 MB to `socat ... EXEC:cat,nofork` and back, half-closed", FORKS)
+      "4 MB to `socat ... EXEC:cat,nofork` and back, half-closed")
 def as_inetd(s):
     s.server("socat", f"TCP6-LISTEN:{PORT},ipv6only=0,fork,reuseaddr", "EXEC:cat,nofork")
     echoed(s)

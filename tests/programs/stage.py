@@ -73,7 +73,8 @@ class Case:
     """One row of the table. Called with a Context it runs, and leaves what came of it in the directory `records`.
 
     needs: programs, the first of which the version is of. version: arguments that make it say it.
-    plain: why this program's sessions may be plain TCP, and links are not cut. With --strict it counts for nothing.
+    plain: why this program's sessions become plain TCP, so that links are not cut. They must then be, in the end:
+    who repairs the reason is told to take it out here. With --strict it counts for nothing.
     """
 
     records = None
@@ -94,6 +95,8 @@ class Case:
                 stage.rig.close()
                 if trial == TRIALS - 1:
                     raise
+        if stage.plain and stage.context.shim and stage.survived():
+            raise Wrong(f"protected, against what is said in {self.function.__module__}: {self.plain}")
         if self.records:
             with open(os.path.join(self.records, self.name), "w") as f:
                 json.dump({"version": self.told_version(), "plain": stage.plain, "cuts": stage.cuts,
@@ -191,6 +194,12 @@ class Stage:
         for log in self.logs.values():
             log.wait(ESTABLISHED, count, self.timeout_s)
         self.sessions = count
+
+    def survived(self):
+        """How many sessions both ends had, and neither has given up: a program may well have one until the moment
+        that makes it plain TCP."""
+        began = min(log.count(ESTABLISHED) for log in self.logs.values())
+        return max(0, began - max(log.count(DEMOTED) for log in self.logs.values()))
 
     def used(self, link, states=("ESTAB",)):
         return [f for f in self.rig.troels.flows(PORT, states) if link_of(self.rig.troels, f[0]) == link]
