@@ -194,6 +194,16 @@ run 2; says 'no command given'
 run 2 -l; says 'option --log-level needs a value'
 run 2 --give-up; says 'option --give-up needs a value'
 
+# So with what is in the environment; an option takes a bad variable's place.
+NAMESOCKET_ASK=maybe bad 'NAMESOCKET_ASK: .*probe, always, never or known'
+NAMESOCKET_PSK=short bad 'NAMESOCKET_PSK: the key has 5 bytes'
+NAMESOCKET_PSK='' bad 'NAMESOCKET_PSK: the key has 0 bytes'
+NAMESOCKET_PSK=short bad 'NAMESOCKET_PSK: ' --gateway
+NAMESOCKET_LOG_FILE=$dir/no/such/file bad "NAMESOCKET_LOG_FILE: cannot write $dir/no/such/file: No such file"
+NAMESOCKET_ASK=maybe run 0 -a never true; silent
+NAMESOCKET_FOO=1 run 0 sh -c 'echo ran'; says 'NAMESOCKET_FOO: no such setting'; gives ran
+NAMESOCKET_HEIRLOOM=1 run 0 true; silent
+
 # Programs that the shim cannot get into: a line, and they run.
 run 0 "$dir/static"; says 'static is statically linked'
 printf '#! %s\n' "$dir/static" >script

@@ -461,6 +461,78 @@ START_TEST(matching)
 }
 END_TEST
 
+/* ---- environments ---- */
+
+static char complaints[8][320];
+static size_t complained;
+
+static void complain(void *ctx, const char *key, int code, const char *line)
+{
+    ck_assert_ptr_eq(ctx, &policy);
+    ck_assert_uint_lt(complained, 8);
+    snprintf(complaints[complained++], sizeof complaints[0], "%s %d %s", key, code, line);
+}
+
+static void read_environment(char *const environment[])
+{
+    fresh();
+    complained = 0;
+    ns_policy_read(&policy, environment, complain, &policy);
+}
+
+START_TEST(an_environment)
+{
+    char *const environment[] = { "HOME=/",
+                                  "NAMESOCKET_ASK=known",
+                                  "NAMESOCKET_ASK=never", /* getenv gives the first */
+                                  "NAMESOCKETD_STARTED=1",
+                                  "XNAMESOCKET_VERBOSE=1",
+                                  "NAMESOCKET_HEIRLOOM=7",
+                                  "NAMESOCKET_RING",
+                                  "NAMESOCKET_PARK=3min",
+                                  NULL };
+
+    read_environment(environment);
+    ck_assert_uint_eq(complained, 0);
+    ck_assert_int_eq(policy.ask, NS_ASK_KNOWN);
+    ck_assert_int_eq(policy.park_ms, 180000);
+    ck_assert(!policy.verbose);
+    ns_policy_read(&policy, NULL, complain, &policy); /* after clearenv(3) */
+}
+END_TEST
+
+START_TEST(a_bad_environment)
+{
+    char *const environment[] = { "NAMESOCKET_ASK=maybe",
+                                  "NAMESOCKET_VERSION=3",
+                                  "NAMESOCKET_GIVE_UP=soon",
+                                  "NAMESOCKET_HOLD=now",
+                                  "NAMESOCKET_KNOWN=a:b",
+                                  "NAMESOCKET_PSK=short",
+                                  "NAMESOCKET_FOO=1",
+                                  "NAMESOCKET_RING=0",
+                                  "NAMESOCKET_VERBOSE=1",
+                                  "NAMESOCKET_NEVER=one",
+                                  NULL };
+    char long_name[400] = "NAMESOCKET_";
+    char *const another[] = { long_name, NULL };
+
+    read_environment(environment);
+    ck_assert_uint_eq(complained, 8);
+    ck_assert_int_eq(strncmp(complaints[0], "ASK -22 NAMESOCKET_ASK: 'maybe'", 31), 0);
+    ck_assert_int_eq(strncmp(complaints[5], "PSK -22 NAMESOCKET_PSK: ", 24), 0);
+    ck_assert_ptr_null(strstr(complaints[5], "short"));
+    ck_assert_int_eq(strncmp(complaints[6], "FOO -2 NAMESOCKET_FOO: no such", 30), 0);
+    ck_assert(policy.verbose); /* what follows is set all the same */
+    ck_assert_uint_eq(policy.never.count, 1);
+
+    memset(long_name + strlen(long_name), 'A', 300);
+    strcat(long_name, "=1");
+    read_environment(another);
+    ck_assert_uint_eq(complained, 1);
+}
+END_TEST
+
 START_TEST(any_text)
 {
     static const char alphabet[] = "0189afkMGmsin:[]%*.,- \t\nhex_\xc3";
@@ -501,6 +573,8 @@ int main(void)
     tcase_add_test(t, verdicts_by_asking);
     tcase_add_test(t, ephemeral_ports);
     tcase_add_test(t, matching);
+    tcase_add_test(t, an_environment);
+    tcase_add_test(t, a_bad_environment);
     tcase_add_test(t, any_text);
     tcase_set_timeout(t, 60);
     suite_add_tcase(suite, t);

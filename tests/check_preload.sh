@@ -53,4 +53,19 @@ cmp "$work/a" "$work/out" >&2 || fail "cat wrote something else"
 [ ! -s "$work/err" ] || fail "the shim wrote to standard error"
 [ "$(under sh -c 'echo $LD_PRELOAD')" = "$shim" ] || fail "LD_PRELOAD was changed"
 
+# ---- but under NAMESOCKET_VERBOSE it says what is wrong with its settings ----
+[ -n "$internal" ] || for verbose in 0 1; do
+    env NAMESOCKET_VERBOSE=$verbose NAMESOCKET_PSK=short NAMESOCKET_FOO=1 NAMESOCKET_LOG_FILE="$work/no/log" \
+        LD_PRELOAD="$shim" cat "$work/a" >"$work/out" 2>"$work/err"
+    cmp "$work/a" "$work/out" >&2 || fail "cat wrote something else under bad settings"
+    while read -r pattern; do
+        [ "$(grep -c "^namesocket: $pattern" "$work/err")" = $verbose ] || fail "verbose $verbose: '$pattern'"
+    done <<END
+no log: cannot write $work/no/log: No such file or directory
+ignored: NAMESOCKET_PSK: the key has 5 bytes
+ignored: NAMESOCKET_FOO: no such setting
+nothing is protected: the pre-shared key is bad
+END
+done
+
 [ "$failures" -eq 0 ]

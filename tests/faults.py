@@ -253,8 +253,8 @@ def keys(client, server):
     return {side: {"NAMESOCKET_PSK": key} for side, key in (("client", client), ("server", server)) if key}
 
 
-def keys_differ(client, server, mode, forms):
-    """Ends that do not share their key speak plain TCP, and the client's user is told."""
+def no_key(client, server, mode, forms, said="pre-shared key"):
+    """Ends that do not share their key, or whose key is none, speak plain TCP, and the client's user is told."""
     def case(context):
         if not context.shim:
             raise Skip("needs the shim")
@@ -265,8 +265,8 @@ def keys_differ(client, server, mode, forms):
         p.flow()
         p.stop()
         p.finish()
-        if not p.client_log.count("pre-shared key"):
-            raise Wrong("the client's log has nothing about the key")
+        if not p.client_log.count(said):
+            raise Wrong(f"the client's log does not say '{said}'")
     return case
 
 
@@ -522,7 +522,10 @@ def all_cases(full):
             add(fault, mode, next(turn), "psk-", own_settings=keys(KEY, KEY))
     for name, client, server in (("other", KEY, OTHER_KEY), ("client-only", KEY, None), ("server-only", None, KEY)):
         for mode in ("stream", "idle"):
-            cases[f"psk-{name}/{mode}/poll/epoll"] = keys_differ(client, server, mode, ("poll", "epoll"))
+            cases[f"psk-{name}/{mode}/poll/epoll"] = no_key(client, server, mode, ("poll", "epoll"))
+    for name, server in (("bad", "short"), ("client-bad", KEY)):
+        cases[f"psk-{name}/stream/poll/epoll"] = no_key("short", server, "stream", ("poll", "epoll"),
+                                                        "nothing is protected: the pre-shared key is bad")
     for side in ("client", "server"):
         for mode, form in zip(MODES, FORMS):
             cases[f"plain-peer/shim-at-{side}/{mode}/{form}"] = plain_peer(side, mode, (form, form))

@@ -416,6 +416,53 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
     return -ENOENT;
 }
 
+/* ---- an environment ---- */
+
+static const char prefix[] = "NAMESOCKET_";
+
+/* What an execve hands on for the engine itself (engine/heirloom.h) is no setting. */
+static const char own[] = "HEIRLOOM";
+
+/* The key of NAMESOCKET_<key>=<value>, up to the sign, and the value; false for any other entry. */
+static bool parse_entry(const char *entry, char key[32], const char **value)
+{
+    if (strncmp(entry, prefix, strlen(prefix)) != 0)
+        return false;
+    entry += strlen(prefix);
+    *value = strchr(entry, '=');
+    if (!*value)
+        return false;
+    snprintf(key, 32, "%.*s", (int)(*value - entry), entry);
+    ++*value;
+    return true;
+}
+
+static bool seen_before(char *const environment[], size_t at, const char *key)
+{
+    const char *value;
+    char other[32];
+
+    for (size_t i = 0; i < at; i++)
+        if (parse_entry(environment[i], other, &value) && strcmp(other, key) == 0)
+            return true;
+    return false;
+}
+
+void ns_policy_read(struct ns_policy *p, char *const environment[], ns_policy_complaint *complain, void *ctx)
+{
+    char key[32], line[256];
+    const char *value;
+
+    for (size_t i = 0; environment && environment[i]; i++) {
+        if (!parse_entry(environment[i], key, &value) || strcmp(key, own) == 0 ||
+            seen_before(environment, i, key))
+            continue;
+        int error = ns_policy_set(p, key, value, line, sizeof line);
+        if (error < 0)
+            complain(ctx, key, error, line);
+    }
+}
+
 /* ---- verdicts ---- */
 
 /* Host names, without regard to the case of ASCII letters, whatever the locale (RFC 4343). */

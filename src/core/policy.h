@@ -108,6 +108,16 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
 /* Every key that ns_policy_set takes, and a NULL. Static. */
 const char *const *ns_policy_keys(void);
 
+/* `line` says what is wrong with NAMESOCKET_<key>, as ns_policy_set does; `error` is what it returned. */
+typedef void ns_policy_complaint(void *ctx, const char *key, int error, const char *line);
+
+/*
+ * Sets whatever an environment (environ(7)) has as NAMESOCKET_<key>; where it has one
+ * twice, the first counts, as for getenv. Complains of each that is bad and of each that
+ * is no setting; the others are set all the same.
+ */
+void ns_policy_read(struct ns_policy *p, char *const environment[], ns_policy_complaint *complain, void *ctx);
+
 /*
  * What to do about a connection to `a`, port `port` (host order), which the
  * application looked up as `name` (NULL: not known). RFC 4343 for the name's case.

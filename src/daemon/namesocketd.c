@@ -10,6 +10,7 @@
 #include "daemon/adopter.h"
 #include "daemon/broker.h"
 #include "daemon/gateway.h"
+#include "daemon/settings.h"
 #include "daemon/shim.h"
 
 #include <errno.h>
@@ -102,6 +103,14 @@ static void add_to_list(const char *variable, const struct ns_gateway_route *rou
         setenv(variable, list, 1) < 0)
         fail(EXIT_USAGE, "no memory for the environment");
     free(list);
+}
+
+static void check_settings(void)
+{
+    char error[NS_POLICY_PATH_BYTES + 256];
+
+    if (ns_settings_check(error, sizeof(error), say) < 0)
+        fail(EXIT_USAGE, "%s", error);
 }
 
 struct settings {
@@ -240,6 +249,8 @@ int main(int argc, char **argv)
 
     ns_adopter_resume();
     parse(argc, argv, &settings);
+    if (!getenv(STARTED))
+        check_settings();
     if (settings.count > 0)
         get_under_shim(argv);
     r = uv_loop_init(&d.loop);

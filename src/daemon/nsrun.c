@@ -10,6 +10,7 @@
 #include "daemon/adopter.h"
 #include "daemon/host.h"
 #include "daemon/reach.h"
+#include "daemon/settings.h"
 #include "daemon/shim.h"
 #include "daemon/supervise.h"
 
@@ -257,6 +258,20 @@ static bool parse(int argc, char **argv)
     return gateway;
 }
 
+static void warn(const char *line)
+{
+    fprintf(stderr, "nsrun: %s\n", line);
+}
+
+/* What came as an option is good; the rest was in the environment before. */
+static void check_settings(void)
+{
+    char error[NS_POLICY_PATH_BYTES + 256];
+
+    if (ns_settings_check(error, sizeof(error), warn) < 0)
+        fail(EXIT_USAGE, "%s", error);
+}
+
 static void find_shim(char *shim, size_t bytes)
 {
     if (ns_shim_find(shim, bytes) < 0)
@@ -325,6 +340,7 @@ int main(int argc, char **argv)
     gateway = parse(argc, argv);
     if (optind == argc)
         fail(EXIT_USAGE, "no command given; usage: nsrun [options] [--] command [argument...]");
+    check_settings();
     if (!gateway)
         preload(argv[optind]);
     start_broker();

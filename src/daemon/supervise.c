@@ -212,17 +212,9 @@ static void watch(struct supervisor *s, uv_signal_t *handle, uv_signal_cb call, 
     uv_unref((uv_handle_t *)handle);
 }
 
-static void read_policy(struct ns_policy *policy)
+/* Said by the first start. */
+static void unheard(void *ctx, const char *key, int error, const char *line)
 {
-    const char *const *key;
-    char name[64];
-
-    ns_policy_defaults(policy);
-    for (key = ns_policy_keys(); *key; key++) {
-        snprintf(name, sizeof(name), "NAMESOCKET_%s", *key);
-        if (getenv(name)) /* the shim says what is wrong with a bad one */
-            ns_policy_set(policy, *key, getenv(name), NULL, 0);
-    }
 }
 
 /* Ends as the command ended, by the same signal if it was one, but without a core of our own. */
@@ -249,7 +241,8 @@ void ns_supervise_resume(void)
         return;
     unsetenv(TOLD);
     s.command = command;
-    read_policy(&policy);
+    ns_policy_defaults(&policy);
+    ns_policy_read(&policy, environ, unheard, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);

@@ -166,8 +166,10 @@ static void open_log(void)
         return;
     ns_engine.log_fd = ns_internal(ns_sys_openat(AT_FDCWD, ns_engine.policy.log_file,
                                                  O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
-    if (ns_engine.log_fd < 0)
+    if (ns_engine.log_fd < 0) {
+        ns_tell("no log: cannot write %s: %s", ns_engine.policy.log_file, strerror(-ns_engine.log_fd));
         return;
+    }
     ns_internal_inherit(ns_engine.log_fd);
     ns_engine.log = (struct ns_log){ .level = ns_engine.policy.log_level,
                                      .sink = to_file,
@@ -195,31 +197,49 @@ static void read_ephemeral_range(void)
     }
 }
 
+struct faults {
+    bool any, key;
+};
+
+static void note(void *ctx, const char *key, int error, const char *line)
+{
+    struct faults *f = ctx;
+    f->any = true;
+    f->key |= strcmp(key, "PSK") == 0;
+}
+
+static void complain(void *ctx, const char *key, int error, const char *line)
+{
+    ns_error("ignored: %s", line);
+    ns_tell("ignored: %s", line);
+}
+
+static void read_settings(struct faults *f)
+{
+    ns_policy_defaults(&ns_engine.policy);
+    ns_policy_read(&ns_engine.policy, environ, note, f);
+    open_log();
+    if (f->any) /* once more, now that it is known where to say so */
+        ns_policy_read(&ns_engine.policy, environ, complain, NULL);
+}
+
 int ns_engine_init(void)
 {
     int saved = errno;
-    char problems[8][256];
-    int count = 0;
-    ns_policy_defaults(&ns_engine.policy);
-    for (const char *const *key = ns_policy_keys(); *key; key++) {
-        char variable[64];
-        snprintf(variable, sizeof variable, "NAMESOCKET_%s", *key);
-        const char *value = getenv(variable);
-        if (value && count < 8 &&
-            ns_policy_set(&ns_engine.policy, *key, value, problems[count], sizeof problems[0]) < 0)
-            count++;
-    }
+    struct faults faults = { 0 };
+    read_settings(&faults);
     read_ephemeral_range();
-    open_log();
-    for (int i = 0; i < count; i++)
-        ns_error("ignored: %s", problems[i]);
-    int err = ns_slots_init();
+    /* Whoever sets a key wants no session without one. */
+    int err = faults.key ? -EINVAL : ns_slots_init();
     if (err == 0)
         err = ns_table_init();
-    if (err)
-        ns_error("nothing is protected: %s", strerror(-err));
-    else
+    if (err) {
+        const char *why = faults.key ? "the pre-shared key is bad" : strerror(-err);
+        ns_error("nothing is protected: %s", why);
+        ns_tell("nothing is protected: %s", why);
+    } else {
         ns_heirloom_take();
+    }
     errno = saved;
     return err;
 }

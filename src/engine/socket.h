@@ -41,7 +41,8 @@ static inline bool ns_ours(int fd)
 /*
  * Reads NAMESOCKET_* from the environment (docs: nsrun(1)), maps the table.
  * Called once, before any other function, with ns_libc filled. Starts no
- * thread and opens no descriptor. Returns 0, or -ENOMEM (nothing is protected).
+ * thread and opens no descriptor. Returns 0, or, when nothing is protected, -ENOMEM or
+ * -EINVAL (NAMESOCKET_PSK is bad: nobody is to be spoken to without a key).
  */
 int ns_engine_init(void);
 
