@@ -5,6 +5,7 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
@@ -42,10 +43,11 @@ static struct entry {
     bool hello_sent;
     size_t reply_bytes;
     uint8_t reply[REPLY_BYTES_MAX];
-} entries[ANSWERS];
+} entries[ANSWERS] NS_LARGE;
 
 static struct ns_lock lock;
 static unsigned next_victim;
+static int used; /* entries from here on never held anything; lock */
 
 static void lease_event(struct ns_source *source, uint32_t events, struct ns_time now);
 static void hello_event(struct ns_source *source, uint32_t events, struct ns_time now);
@@ -59,7 +61,7 @@ static struct entry *entry_of_source(struct ns_source *source)
 
 static struct entry *find(const struct ns_address *a, uint16_t port)
 {
-    for (int i = 0; i < ANSWERS; i++)
+    for (int i = 0; i < used; i++)
         if (entries[i].answer != ANSWER_NONE && entries[i].port == port &&
             ns_address_equal(&entries[i].address, a))
             return &entries[i];
@@ -404,6 +406,9 @@ static struct entry *claim(const struct ns_sock *s)
     for (int i = 0; i < ANSWERS && !e; i++)
         if (entries[i].answer == ANSWER_NONE)
             e = &entries[i];
+    /* Before anything else of it changes: a fork may be at any point in between. */
+    if (e && e - entries >= used)
+        __atomic_store_n(&used, (int)(e - entries) + 1, __ATOMIC_SEQ_CST);
     ns_unlock_quiet(&lock, &saved);
     for (int tries = 0; tries < ANSWERS && !e; tries++) {
         struct entry *victim = &entries[next_victim++ % ANSWERS];
@@ -472,7 +477,7 @@ void ns_ask_fork_child(void)
 {
     next_hold.set = false;
     ns_lock_reset(&lock);
-    for (int i = 0; i < ANSWERS; i++) {
+    for (int i = 0; i < used; i++) {
         if (entries[i].answer != ANSWER_NONE && entries[i].source.fd >= 0)
             ns_internal_close(entries[i].source.fd);
         entries[i] = (struct entry){ .source.fd = -1, .lease_fd = -1 };

@@ -1,6 +1,7 @@
 /* What was asked of the broker and not answered yet. */
 #include "engine/broker_link.h"
 #include "engine/engine.h"
+#include "engine/large.h"
 #include "engine/thread.h"
 
 #include <errno.h>
@@ -19,8 +20,9 @@ static struct question {
     ns_tell_over *over;           /* a message; may be NULL */
     void *ctx;
     struct ns_timer timer;
-} questions[QUESTIONS];
+} questions[QUESTIONS] NS_LARGE;
 static uint32_t next_serial;
+static struct question *end = questions; /* from here on none was ever used */
 
 static void settle(struct question *q, int32_t status, uint32_t count, struct ns_time now)
 {
@@ -55,6 +57,8 @@ static struct question *ask(struct ns_message *m, int fd)
     m->serial = ++next_serial;
     if (!ns_broker_send(m, fd))
         return NULL;
+    if (q >= end)
+        end = q + 1;
     *q = (struct question){ .used = true, .serial = m->serial, .timer = { .fire = expired } };
     ns_timer_set(&q->timer, ns_time_add(ns_now(), ns_time_ms(PATIENCE_MS)));
     return q;
@@ -125,5 +129,6 @@ void ns_ask_lost(struct ns_time now)
 
 void ns_ask_reset(void)
 {
-    memset(questions, 0, sizeof questions);
+    for (struct question *q = questions; q < end; q++)
+        *q = (struct question){ 0 };
 }

@@ -4,6 +4,7 @@
 #include "engine/detect.h"
 #include "engine/heirloom.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/listener.h"
 #include "engine/lock.h"
 #include "engine/serve.h"
@@ -32,7 +33,7 @@ static struct {
     uint8_t peer[32];
     bool peer_is_client, set;
     struct ns_master master;
-} masters[MASTERS];
+} masters[MASTERS] NS_LARGE;
 static unsigned next_master;
 
 struct ns_time ns_now(void)

@@ -1,6 +1,7 @@
 #include "engine/estate.h"
 
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/socket.h"
 #include "engine/sys.h"
 
@@ -24,7 +25,8 @@ struct ns_estate {
     } * map;
 };
 
-static struct ns_estate estates[ESTATES_MAX]; /* table */
+static struct ns_estate estates[ESTATES_MAX] NS_LARGE; /* table */
+static unsigned next;                                  /* the place to look for a free one at first; table */
 
 static size_t map_bytes(size_t count)
 {
@@ -57,7 +59,6 @@ static int new_file(size_t bytes)
 
 static struct ns_estate *unused(void)
 {
-    static unsigned next;
     for (unsigned tries = 0; tries < ESTATES_MAX; tries++, next++)
         if (!estates[next % ESTATES_MAX].map)
             return &estates[next++ % ESTATES_MAX];
@@ -140,6 +141,7 @@ void ns_estate_unwatch(struct ns_estate *e)
         return;
     munmap(e->map, map_bytes(e->count));
     e->map = NULL;
+    next = (unsigned)(e - estates);
 }
 
 void ns_estate_unuse(struct ns_estate *e)

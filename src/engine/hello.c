@@ -4,6 +4,7 @@
 #include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
+#include "engine/large.h"
 #include "engine/link.h"
 #include "engine/mailbox.h"
 #include "engine/shared.h"
@@ -35,7 +36,7 @@ bool ns_hello_open(void)
 
 static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *peer)
 {
-    static struct ns_local locals[LOCALS_MAX];
+    static struct ns_local locals[LOCALS_MAX] NS_LARGE;
     ssize_t n = ns_link_addresses(locals, LOCALS_MAX);
     for (ssize_t i = 0; i < n && ack->count < NS_HELLO_ADDRESSES; i++) {
         const struct ns_local *l = &locals[i];

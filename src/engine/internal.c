@@ -1,32 +1,52 @@
 #include "engine/internal.h"
 
+#include "engine/large.h"
 #include "engine/socket.h"
 #include "engine/sys.h"
 
-static uint64_t noted[NS_FD_MAX / 64];
-static uint64_t inherited[NS_FD_MAX / 64]; /* of them, those that a forked child keeps */
+static struct word {
+    uint64_t noted;     /* one bit each */
+    uint64_t inherited; /* of them, those that a forked child keeps */
+} words[NS_FD_MAX / 64] NS_LARGE;
+static int first_word = NS_FD_MAX, last_word = -1; /* between these something was noted, ever; atomic */
 
-static void set(uint64_t *bits, int fd, bool on)
+static void widen(int word)
+{
+    int seen = __atomic_load_n(&first_word, __ATOMIC_RELAXED);
+    while (word < seen &&
+           !__atomic_compare_exchange_n(&first_word, &seen, word, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        ;
+    seen = __atomic_load_n(&last_word, __ATOMIC_RELAXED);
+    while (word > seen &&
+           !__atomic_compare_exchange_n(&last_word, &seen, word, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        ;
+}
+
+static void set(uint64_t *word, int fd, bool on)
 {
     uint64_t bit = (uint64_t)1 << (fd % 64);
-    if ((unsigned)fd >= NS_FD_MAX)
-        return;
     if (on)
-        __atomic_fetch_or(&bits[fd / 64], bit, __ATOMIC_RELAXED);
+        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
     else
-        __atomic_fetch_and(&bits[fd / 64], ~bit, __ATOMIC_RELAXED);
+        __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
 }
 
 static void note(int fd, bool on)
 {
-    set(noted, fd, on);
-    if (!on && (unsigned)fd < NS_FD_MAX && __atomic_load_n(&inherited[fd / 64], __ATOMIC_RELAXED))
-        set(inherited, fd, false);
+    if ((unsigned)fd >= NS_FD_MAX)
+        return;
+    struct word *w = &words[fd / 64];
+    if (on)
+        widen(fd / 64);
+    set(&w->noted, fd, on);
+    if (!on && __atomic_load_n(&w->inherited, __ATOMIC_RELAXED))
+        set(&w->inherited, fd, false);
 }
 
 void ns_internal_inherit(int fd)
 {
-    set(inherited, fd, true);
+    if ((unsigned)fd < NS_FD_MAX)
+        set(&words[fd / 64].inherited, fd, true);
 }
 
 int ns_internal(int fd)
@@ -52,13 +72,12 @@ void ns_internal_close(int fd)
 
 bool ns_fd_internal(int fd)
 {
-    return (unsigned)fd < NS_FD_MAX && (__atomic_load_n(&noted[fd / 64], __ATOMIC_RELAXED) >> (fd % 64) & 1);
+    return (unsigned)fd < NS_FD_MAX && (__atomic_load_n(&words[fd / 64].noted, __ATOMIC_RELAXED) >> (fd % 64) & 1);
 }
 
 void ns_internal_fork_child(void)
 {
-    for (size_t i = 0; i < sizeof noted / sizeof *noted; i++)
-        for (int bit = 0; noted[i] && bit < 64; bit++)
-            if ((noted[i] & ~inherited[i]) >> bit & 1)
-                ns_internal_close((int)(i * 64) + bit);
+    for (int i = first_word; i <= last_word; i++)
+        for (uint64_t left = words[i].noted & ~words[i].inherited; left; left &= left - 1)
+            ns_internal_close(i * 64 + __builtin_ctzll(left));
 }

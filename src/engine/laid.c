@@ -2,6 +2,7 @@
 
 #include "engine/estate.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/sys.h"
 
@@ -140,7 +141,7 @@ static bool read_from(const struct place *p, uint64_t from, void *out, size_t by
 /* The ring that begins at offset `tail` and holds `bytes` bytes; table held. */
 static bool read_ring(const struct place *p, struct ns_ring *r, uint64_t tail, uint64_t bytes, uint64_t from)
 {
-    static uint8_t piece[16384];
+    static uint8_t piece[16384] NS_LARGE;
     ns_ring_init(r, tail);
     if (ns_ring_reserve(r, bytes, HELD_MAX) < 0)
         return false;

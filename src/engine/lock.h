@@ -62,10 +62,11 @@ static inline void ns_unlock(struct ns_lock *l)
     ns_signals_let_in();
 }
 
-/* In a forked child, where the owner may be gone. */
+/* In a forked child, where the owner may be gone. A page that is not written is not copied. */
 static inline void ns_lock_reset(struct ns_lock *l)
 {
-    *l = (struct ns_lock){ 0 };
+    if (l->word || l->nested)
+        *l = (struct ns_lock){ 0 };
 }
 
 /* The same for what takes longer, or is not built to be interrupted by a handler

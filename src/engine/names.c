@@ -1,5 +1,6 @@
 #include "engine/names.h"
 
+#include "engine/large.h"
 #include "engine/lock.h"
 #include "engine/socket.h"
 
@@ -11,7 +12,7 @@
 static struct entry {
     struct ns_address address;
     char name[256];
-} entries[ENTRIES];
+} entries[ENTRIES] NS_LARGE;
 static unsigned next_entry;
 static struct ns_lock lock;
 

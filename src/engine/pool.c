@@ -14,6 +14,7 @@ struct ns_object *ns_objects;
 struct pool {
     size_t size;
     struct ns_object *free;
+    char *fresh, *end; /* memory that has not been used yet: not touched, so that no fork has to copy it */
 };
 
 static struct pool pools[] = {
@@ -23,18 +24,25 @@ static struct pool pools[] = {
 };
 static struct ns_object *zombies; /* freed, but a thread may still be inside */
 
-static bool pool_fill(enum ns_kind kind)
+static struct ns_object *take(enum ns_kind kind)
 {
-    size_t size = (pools[kind].size + 63) & ~(size_t)63, chunk = 64 * 1024;
-    char *p = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-        return false;
-    for (size_t at = 0; at + size <= chunk; at += size) {
-        struct ns_object *o = (struct ns_object *)(p + at);
-        o->next = pools[kind].free;
-        pools[kind].free = o;
+    struct pool *pool = &pools[kind];
+    size_t size = (pool->size + 63) & ~(size_t)63, chunk = 64 * 1024;
+    struct ns_object *o = pool->free;
+    if (o) {
+        pool->free = o->next;
+        return o;
     }
-    return true;
+    if (!pool->fresh || size > (size_t)(pool->end - pool->fresh)) {
+        char *p = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+            return NULL;
+        pool->fresh = p;
+        pool->end = p + chunk;
+    }
+    o = (struct ns_object *)pool->fresh;
+    pool->fresh += size;
+    return o;
 }
 
 static void reclaim(void)
@@ -54,10 +62,9 @@ static void reclaim(void)
 
 struct ns_object *ns_object_new(enum ns_kind kind)
 {
-    if (!pools[kind].free && !pool_fill(kind))
+    struct ns_object *o = take(kind);
+    if (!o)
         return NULL;
-    struct ns_object *o = pools[kind].free;
-    pools[kind].free = o->next;
     if (kind == NS_KIND_SOCK) {
         /* A thread with a stale pointer may hold either lock this moment. */
         struct ns_sock *s = (struct ns_sock *)o;
@@ -70,7 +77,7 @@ struct ns_object *ns_object_new(enum ns_kind kind)
     *o = (struct ns_object){ .kind = kind, .fd = -1, .next = ns_objects };
     if (ns_objects)
         ns_objects->previous = o;
-    ns_objects = o;
+    __atomic_store_n(&ns_objects, o, __ATOMIC_SEQ_CST);
     return o;
 }
 
@@ -92,7 +99,7 @@ void ns_object_free(struct ns_object *o)
     if (o->previous)
         o->previous->next = o->next;
     else
-        ns_objects = o->next;
+        __atomic_store_n(&ns_objects, o->next, __ATOMIC_SEQ_CST);
     if (o->next)
         o->next->previous = o->previous;
     o->next = zombies;

@@ -1,3 +1,4 @@
+#include "engine/large.h"
 #include "engine/recovery.h"
 
 #include "engine/end.h"
@@ -65,7 +66,7 @@ static int lateness(const struct ns_pair *pair, const struct ns_local *locals, s
  * stays last. */
 static void links_first(struct ns_recovery *r, const struct ns_local *locals, size_t n)
 {
-    static struct ns_pair sorted[NS_PAIRS_MAX];
+    static struct ns_pair sorted[NS_PAIRS_MAX] NS_LARGE;
     size_t count = 0;
     for (int rank = 0; rank <= 2; rank++)
         for (size_t i = 0; i < r->pair_count; i++) {
@@ -79,7 +80,7 @@ static void links_first(struct ns_recovery *r, const struct ns_local *locals, si
 
 static void make_pairs(struct ns_recovery *r)
 {
-    static struct ns_local locals[LOCALS_MAX];
+    static struct ns_local locals[LOCALS_MAX] NS_LARGE;
     struct ns_address to[NS_DESTINATIONS_MAX];
     struct ns_sock *s = r->sock;
     size_t n = 0;

@@ -4,6 +4,7 @@
 #include "engine/engine.h"
 #include "engine/inbox.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/sockopts.h"
 #include "engine/sys.h"
@@ -69,7 +70,7 @@ static bool readers_left(struct ns_sock *s, int fd)
  * queue, next in order. */
 static int drain(struct ns_sock *s, int fd, bool *error_seen)
 {
-    static uint8_t buf[PIECE]; /* the helper's alone */
+    static uint8_t buf[PIECE] NS_LARGE; /* the helper's alone */
     for (;;) {
         /* Room first: what the kernel has given and we could not keep would be a
          * hole, since it is counted as received. At an urgent mark it says 0. */

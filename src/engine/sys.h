@@ -315,10 +315,11 @@ static inline uint64_t ns_sys_fd_limit(void)
 }
 
 /*
- * Highest number that ns_sys_high starts from. The kernel's descriptor table
- * is as long as the highest number in use, and fork copies it.
+ * Highest number that ns_sys_high starts from: what it is under the usual limit of
+ * 1024. The kernel's descriptor table is as long as the highest number in use, and
+ * fork copies it.
  */
-#define NS_SYS_HIGH_MAX 8192
+#define NS_SYS_HIGH_MAX 768
 
 /*
  * Takes `fd` and returns it under a high number, close-on-exec, out of the

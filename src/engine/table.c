@@ -1,4 +1,5 @@
 /* Which object a descriptor stands for, and which session an id. */
+#include "engine/large.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
 
@@ -14,7 +15,8 @@ struct ns_lock ns_table_lock;
 static int table_top = -1; /* the highest descriptor ever put; table */
 
 #define HASH_SIZE 1024
-static struct ns_sock *by_id[HASH_SIZE];
+static struct ns_sock *by_id[HASH_SIZE] NS_LARGE; /* table */
+static uint32_t indexed;                          /* how many are in it; table */
 
 /* A page that a child finds empty (MADV_WIPEONFORK, Linux 4.14), however it was made:
  * by a clone(2) that goes past libc nobody is told. */
@@ -156,6 +158,7 @@ void ns_sock_index(struct ns_sock *s)
     struct ns_sock **b = bucket(s->session.id);
     s->hash_next = *b;
     *b = s;
+    indexed++;
 }
 
 void ns_sock_unindex(struct ns_sock *s)
@@ -163,6 +166,7 @@ void ns_sock_unindex(struct ns_sock *s)
     for (struct ns_sock **p = bucket(s->session.id); *p; p = &(*p)->hash_next)
         if (*p == s) {
             *p = s->hash_next;
+            indexed--;
             return;
         }
 }
@@ -171,7 +175,9 @@ void ns_table_fork_child(void)
 {
     *own = true;
     ns_lock_reset(&ns_table_lock);
-    memset(by_id, 0, sizeof by_id);
+    if (indexed > 0)
+        memset(by_id, 0, sizeof by_id);
+    indexed = 0;
 }
 
 struct ns_sock *ns_sock_find(const uint8_t id[16])

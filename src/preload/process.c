@@ -9,6 +9,7 @@
  */
 #include <stdlib.h>
 
+#include "engine/large.h"
 #include "preload/interpose.h"
 
 NS_EXPORT pid_t vfork(void)
@@ -43,7 +44,7 @@ NS_EXPORT pid_t _Fork(void)
  * Numbers that were ever named in a file action's dup2: such a child may get what
  * is close-on-exec. For all file actions, since they can be copied; one bit each.
  */
-static uint64_t given[NS_FD_MAX / 64];
+static uint64_t given[NS_FD_MAX / 64] NS_LARGE;
 
 static bool may_be_given(int fd)
 {
