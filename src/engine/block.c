@@ -59,6 +59,8 @@ static int wait_polling(int wait_fd, const struct ns_wait *w)
 int ns_block(struct ns_sock *s, struct ns_slot *slot, const struct ns_wait *w)
 {
     int saved = errno;
+    if (ns_helper_is_late())
+        ns_helper_start();
     int wait_fd = ns_slot_wait_prepare(slot); /* or none: no descriptor is free */
     int err = 0;
     /* A signal from here on wakes us (ns_signal_handling), an earlier one is seen now. */

@@ -186,7 +186,7 @@ static void got_duplicate(const struct ns_message *m)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    struct ns_sock *s = m->role == NS_MESSAGE_SERVER ? ns_sock_find(m->id) : NULL;
+    struct ns_sock *s = m->role == NS_MESSAGE_SERVER ? ns_sock_help(ns_sock_find(m->id)) : NULL;
     ns_table_unhold(&hold);
     if (s)
         ns_sock_demote(s, "its NEW was seen before");

@@ -5,6 +5,7 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/link.h"
 #include "engine/preserve.h"
@@ -20,6 +21,7 @@
 #define TICK_MS       10   /* between looks while there is traffic */
 #define SETTLED_MS    1000 /* and while there is none */
 #define DOUBT_MS      4    /* beyond two round trips: the links are looked at */
+#define RESTS         10   /* so many looks that find nothing: then only what comes wakes us */
 #define ACTIVE_MS     2000 /* a session counts as active this long after traffic */
 #define PROBE_MIN_MS  100  /* the shortest time without progress that raises suspicion */
 #define PROBE_SLACK_MS 40  /* beyond the round trip: a delayed acknowledgement (RFC 9293, 3.8.6.3) */
@@ -33,6 +35,7 @@
 #define BATCH         64
 
 static struct ns_timer tick;
+static uint32_t rests; /* looks in a row that found nothing to look after */
 static struct ns_timer stranded; /* looks again at connections that the kernel had time to move */
 static bool links_in_doubt; /* look at the links after this round */
 static struct ns_source link_source = { .fd = -1 };
@@ -97,7 +100,7 @@ static size_t sessions(struct ns_sock **out, size_t max, bool (*wanted)(struct n
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && n < max; o = o->next)
         if (o->kind == NS_KIND_SOCK && wanted((struct ns_sock *)o, ctx))
-            out[n++] = (struct ns_sock *)o;
+            out[n++] = ns_sock_help((struct ns_sock *)o);
     ns_table_unhold(&hold);
     return n;
 }
@@ -162,7 +165,7 @@ static bool lost_its_link(struct ns_sock *s, void *ctx)
 /* Returns whether there may be more. */
 static bool link_worse_batch(struct ns_time now)
 {
-    static struct snapshot snap;
+    static struct snapshot snap NS_LARGE;
     struct ns_sock *hit[BATCH];
     snap.now = now;
     snap.n = ns_link_addresses(snap.locals, LOCALS_MAX);
@@ -403,10 +406,53 @@ static void settle(struct round *r)
         __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
 }
 
+/* A server's that nobody has told of (ns_sock_born). */
+static bool unattended(struct ns_sock *s, void *ctx)
+{
+    bool is = ns_sock_state(s) == NS_CONNECTED && s->o.fd >= 0 && s->since.ns == 0;
+    *(bool *)ctx |= is;
+    return is;
+}
+
+static bool any_unattended(struct ns_sock *s, void *ctx)
+{
+    unattended(s, ctx);
+    return false;
+}
+
+static void attend(struct ns_time now)
+{
+    struct ns_sock *born[BATCH];
+    size_t n;
+    bool any = false;
+    do {
+        n = sessions(born, BATCH, unattended, &any);
+        for (size_t i = 0; i < n; i++)
+            ns_helper_attend(born[i], now);
+    } while (n == BATCH);
+}
+
+static void tick_at(struct ns_time at)
+{
+    ns_timer_set(&tick, at);
+    __atomic_store_n(&ns_helper_ticking, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Nothing is looked after any more. What another thread leaves for us from now on it
+ * tells, before is found here. */
+static void rest(struct round *r)
+{
+    __atomic_store_n(&ns_helper_ticking, 0, __ATOMIC_SEQ_CST);
+    r->any |= __atomic_load_n(&ns_count_dormant, __ATOMIC_SEQ_CST) > 0;
+    sessions(NULL, 1, any_unattended, &r->any);
+}
+
 static void ticked(struct ns_timer *timer, struct ns_time now)
 {
+    (void)timer;
     struct ns_sock *suspects[BATCH];
     struct round r = { .now = now };
+    attend(now);
     size_t n = sessions(suspects, BATCH, due, &r);
     for (size_t i = 0; i < n; i++)
         ns_resume_try(suspects[i], NS_HEDGE, now);
@@ -416,8 +462,11 @@ static void ticked(struct ns_timer *timer, struct ns_time now)
     r.any |= ns_dormant_reclaim(now);
     if (!r.active)
         settle(&r);
-    if (r.any)
-        ns_timer_set(timer, ns_time_add(now, ns_time_ms(r.active ? TICK_MS : SETTLED_MS)));
+    rests = r.any ? 0 : rests + 1;
+    if (rests >= RESTS)
+        rest(&r);
+    if (rests < RESTS || r.any)
+        tick_at(ns_time_add(now, ns_time_ms(r.active ? TICK_MS : SETTLED_MS)));
 }
 
 void ns_detect_roused(struct ns_time now)
@@ -426,7 +475,7 @@ void ns_detect_roused(struct ns_time now)
         return;
     struct ns_time soon = ns_time_add(now, ns_time_ms(TICK_MS));
     if (!tick.set || ns_time_before(soon, tick.at))
-        ns_timer_set(&tick, soon);
+        tick_at(soon);
 }
 
 void ns_detect_born(struct ns_sock *s, struct ns_time now)
@@ -453,7 +502,7 @@ void ns_detect_moved(struct ns_sock *s, struct ns_time now)
     if (s->pulse.preserved)
         ns_debug("descriptor %d: the kernel moves this connection first", s->o.fd);
     __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
-    ns_timer_set(&tick, ns_time_add(now, ns_time_ms(TICK_MS)));
+    tick_at(ns_time_add(now, ns_time_ms(TICK_MS)));
 }
 
 void ns_detect_doubt_links(void)

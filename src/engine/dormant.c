@@ -6,6 +6,7 @@
 #include "engine/first.h"
 #include "engine/heirloom.h"
 #include "engine/laid.h"
+#include "engine/large.h"
 #include "engine/mailbox.h"
 #include "engine/recovery.h"
 #include "engine/sys.h"
@@ -89,9 +90,12 @@ static void settle_in(struct ns_sock *s)
         return;
     if (s->session.role == NS_SERVER)
         ns_sock_index(s);
-    if (ns_helper_start() == 0)
-        ns_helper_post_lazily(s, NS_TODO_BORN);
+    ns_helper_post_lazily(s, NS_TODO_BORN);
     ns_dormant_name(s);
+    if (s->session.role == NS_SERVER)
+        ns_helper_start_late();
+    else
+        ns_helper_start();
     ns_sock_touch(s);
 }
 
@@ -330,15 +334,22 @@ void ns_dormant_plain(struct ns_sock *s)
 
 void ns_dormant_name(struct ns_sock *s)
 {
-    const uint8_t *mailbox;
     if (!s->share || s->session.role != NS_SERVER)
         return;
     memcpy(s->share->id, s->session.id, sizeof s->share->id);
     __atomic_store_n(&s->share->named, 1, __ATOMIC_SEQ_CST);
-    if (ns_helper_start() < 0 || !(mailbox = ns_mailbox()))
-        return;
-    memcpy(s->share->mailbox, mailbox, sizeof s->share->mailbox);
-    __atomic_store_n(&s->share->addressed, 1, __ATOMIC_SEQ_CST);
+}
+
+void ns_dormant_address(struct ns_sock *s)
+{
+    struct ns_hold hold;
+    const uint8_t *mailbox;
+    ns_table_hold(&hold);
+    if (s->share && s->session.role == NS_SERVER && ns_dormant_ours(s) && (mailbox = ns_mailbox())) {
+        memcpy(s->share->mailbox, mailbox, sizeof s->share->mailbox);
+        __atomic_store_n(&s->share->addressed, 1, __ATOMIC_SEQ_CST);
+    }
+    ns_table_unhold(&hold);
 }
 
 /* ---- witnesses: what became of sessions that this process had ---- */
@@ -346,7 +357,7 @@ void ns_dormant_name(struct ns_sock *s)
 static struct witness {
     struct ns_estate *estate;
     struct ns_share *share;
-} witnesses[WITNESSES_MAX]; /* table */
+} witnesses[WITNESSES_MAX] NS_LARGE; /* table */
 static unsigned witness_count, next_look;
 
 static void forget_witness(unsigned i)

@@ -65,9 +65,11 @@ bool ns_dormant_move(struct ns_sock *s);
 /* It has become plain TCP, for the others too. */
 void ns_dormant_plain(struct ns_sock *s);
 
-/* It has an id, and is found here from now on: by a RESUME that another process of
- * the family accepts. No lock held but the table's. */
+/* It has an id, and is this process's: whoever of the family accepts a RESUME for it
+ * lets it wait. Table held. */
 void ns_dormant_name(struct ns_sock *s);
+/* On the helper, which is there to take it: from now on it is sent here. */
+void ns_dormant_address(struct ns_sock *s);
 
 /* ---- ending; table held ---- */
 

@@ -137,11 +137,14 @@ void ns_spawn_prepare(bool (*given)(int fd))
 }
 
 /* A child may accept from it, or this process no more: then nothing may be taken
- * out of its queue that nobody asks for. */
-static void share_listener(struct ns_listener *l)
+ * out of its queue that nobody asks for. Returns whether it was not so before. */
+static bool share_listener(struct ns_listener *l)
 {
+    if (l->shared && l->watched)
+        return false;
     ns_listener_unwatch(l);
     l->watched = l->shared = true; /* nor is it watched again */
+    return true;
 }
 
 static void forget_listener(struct ns_object *o)
@@ -191,7 +194,7 @@ static void share(struct ns_sock *s)
 
 static void made_child(struct heir *h)
 {
-    bool leases_end = false;
+    bool leases_end = false, look = h->spawned;
     ns_signals_put_off();
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         next = o->next;
@@ -206,7 +209,7 @@ static void made_child(struct heir *h)
             if (h->spawned)
                 ns_door_unlock((struct ns_listener *)o);
         } else if (o->kind == NS_KIND_LISTENER && !h->spawned) {
-            share_listener((struct ns_listener *)o);
+            look |= share_listener((struct ns_listener *)o);
         } else if (o->kind == NS_KIND_LISTENER) {
             /* A child may accept from it: what comes is no more ours alone. */
             if (!leases_end)
@@ -217,8 +220,10 @@ static void made_child(struct heir *h)
             forget_listener(o);
         }
     }
+    /* It takes back what nobody calls for. */
+    look |= ns_count_dormant > 0 && !__atomic_load_n(&ns_helper_ticking, __ATOMIC_SEQ_CST);
     ns_unlock(&ns_table_lock);
-    if (ns_helper_running())
+    if (look && ns_helper_running())
         ns_helper_look();
 }
 
@@ -327,7 +332,7 @@ void ns_fork_child(void)
 
 void ns_await_delivered(bool closed_only)
 {
-    if (!ns_helper_running())
+    if (!ns_helper_running() && !ns_helper_is_late())
         return;
     ns_remains_leave(closed_only);
     int64_t patience_ms = ns_engine.policy.give_up_ms < EXIT_MS ? ns_engine.policy.give_up_ms : EXIT_MS;

@@ -409,6 +409,22 @@ static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *
     return nothing(s, slot, fd, i, 0, rx_blocked);
 }
 
+/* A read waits without a helper for as long as that is late; then it goes on like one
+ * that was woken. */
+static __attribute__((noinline)) void await_helper(int fd, struct in *i)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN | POLLPRI | POLLRDHUP };
+    int64_t left = ns_helper_due().ns - ns_now().ns;
+    int saved = errno;
+    if (ns_nonblocking(fd, i->flags))
+        return;
+    if (left <= 0 || (i->flags & MSG_WAITALL) ||
+        ns_libc.ppoll(&p, 1, &(struct timespec){ .tv_nsec = left }, NULL) == 0)
+        ns_helper_start();
+    i->again = true;
+    errno = saved;
+}
+
 static ssize_t receive(int fd, struct in *i)
 {
     struct ns_slot *slot = NULL;
@@ -424,6 +440,8 @@ static ssize_t receive(int fd, struct in *i)
         if (ns_sock_at(fd) != s) {
             n = RETRY;
         } else if (__builtin_expect(__atomic_load_n(&s->rx_open, __ATOMIC_SEQ_CST), 1)) {
+            if (ns_helper_is_late())
+                await_helper(fd, i);
             n = fast(s, slot, fd, i);
         } else {
             ns_slot_reading_over(slot);

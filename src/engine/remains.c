@@ -209,8 +209,9 @@ static struct ns_sock *next_one(void)
             undelivered(s) && reachable(s))
             break;
     }
+    struct ns_sock *s = ns_sock_help((struct ns_sock *)o);
     ns_table_unhold(&hold);
-    return (struct ns_sock *)o;
+    return s;
 }
 
 void ns_remains_look(struct ns_time now)
@@ -264,7 +265,7 @@ void ns_remains_leave(bool closed_only)
         return;
     begin();
     wait_while(undelivered_any, closed_only, MOMENT_MS);
-    if (!undelivered_any(closed_only))
+    if (!undelivered_any(closed_only) || !ns_helper_here())
         return;
     int to = find_adopter();
     if (to < 0) {

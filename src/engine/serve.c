@@ -104,7 +104,7 @@ static struct ns_sock *find(const uint8_t id[16], enum ns_refusal *refusal)
     *refusal = s && ns_session_protected(&s->session) ? NS_GO_ON : NS_REFUSED_UNKNOWN;
     if (!s && ns_listener_queued(id))
         *refusal = NS_REFUSED_LATER;
-    return s;
+    return ns_sock_help(s);
 }
 
 enum ns_refusal ns_serve_holds(const uint8_t id[16])

@@ -117,7 +117,8 @@ struct ns_sock {
     uint8_t offer[NS_PACKET_BYTES_NEW]; /* OFFERING: NEW, once it is made; tx */
     uint8_t offer_bytes;
     bool buried;     /* it has ended; helper */
-    bool helped;     /* the helper has been told of it, and is the one to free it; atomic */
+    bool helped;     /* the helper knows of it, and is the one to free it; table where it is set by the
+                      * helper, atomic */
     uint32_t guests; /* exchanges about it (serve.c); helper */
     bool touched; /* traffic since the helper last looked; atomic */
     struct ns_time partial_since; /* AWAITING: when a part of NEW was first seen; rx */
@@ -252,6 +253,14 @@ void ns_sock_index(struct ns_sock *s);
 struct ns_sock *ns_sock_find(const uint8_t id[16]);
 void ns_sock_unindex(struct ns_sock *s);
 
+/* On the helper, which goes on with it after the table is let go; table held. */
+static inline struct ns_sock *ns_sock_help(struct ns_sock *s)
+{
+    if (s)
+        __atomic_store_n(&s->helped, true, __ATOMIC_RELEASE);
+    return s;
+}
+
 /* Gives an object back once no thread is inside it; table held, no descriptor
  * left. On the helper only, where one runs: there pointers to objects stay good
  * between one event and the next. */
@@ -271,8 +280,7 @@ void ns_object_identify(struct ns_object *o);
 /* Calls `each` for every descriptor of `o`; table held. */
 void ns_object_each_fd(struct ns_object *o, void (*each)(void *ctx, int fd), void *ctx);
 
-/* All objects, newest first; table held. */
-extern struct ns_object *ns_objects;
+/* All objects, newest first: ns_objects (socket.h); table, atomic. */
 
 /* ---- changes of state that any thread may make ---- */
 

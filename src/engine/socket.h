@@ -38,6 +38,13 @@ static inline bool ns_ours(int fd)
            __atomic_load_n((struct ns_object **)&ns_table[fd], __ATOMIC_ACQUIRE) != NULL;
 }
 
+/* Whether it holds anything at all: without, no set of descriptors has to be looked through. */
+extern struct ns_object *ns_objects;
+static inline bool ns_engaged(void)
+{
+    return __atomic_load_n(&ns_objects, __ATOMIC_RELAXED) != NULL;
+}
+
 /*
  * Reads NAMESOCKET_* from the environment (docs: nsrun(1)), maps the table.
  * Called once, before any other function, with ns_libc filled. Starts no

@@ -122,7 +122,7 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
     }
     bool mine = s->generation == generation && s->session.state == NS_CONNECTED && !s->retired;
     int fd = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
-    bool resumable = mine ? fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_running()
+    bool resumable = mine ? fd >= 0 && ns_sock_faithful(s, fd) && ns_helper_here()
                           : ns_session_protected(&s->session);
     if (mine && error == NS_ERROR_UNREAD)
         error = resumable ? take_error(fd) : NS_ERROR_END;
@@ -162,9 +162,15 @@ void ns_sock_born(struct ns_sock *s)
     bool replayed = server && ns_sock_find(s->session.id) != NULL;
     if (server && !replayed)
         ns_sock_index(s);
+    /* A helper that looks by itself before long finds it. Until then it is nobody's but the
+     * application's: most servers that fork close it at once. */
+    bool found = server && s->session.version == 2 && __atomic_load_n(&ns_helper_ticking, __ATOMIC_SEQ_CST);
     if (!replayed) {
-        ns_helper_post_lazily(s, NS_TODO_BORN);
+        if (!found)
+            ns_helper_post_lazily(s, NS_TODO_BORN);
         ns_dormant_name(s);
+        if (server)
+            ns_helper_start_late();
     }
     ns_table_unhold(&hold);
     if (replayed) {
@@ -172,6 +178,9 @@ void ns_sock_born(struct ns_sock *s)
         ns_sock_demote(s, "its NEW was seen before");
         return;
     }
-    ns_sock_touch(s);
+    if (found)
+        __atomic_store_n(&s->touched, true, __ATOMIC_RELAXED);
+    else
+        ns_sock_touch(s);
     ns_info("session established on descriptor %d", ns_sock_number(s));
 }

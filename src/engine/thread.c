@@ -5,6 +5,7 @@
 #include "engine/remains.h"
 #include "engine/broker.h"
 #include "engine/detect.h"
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
@@ -31,7 +32,8 @@ static struct ns_sock *todo_list; /* a stack; atomic */
 static struct ns_timer *timers;   /* soonest first */
 static uint32_t lazy_posts;
 static bool listeners_changed;
-uint32_t ns_helper_settled;
+uint32_t ns_helper_settled, ns_helper_ticking, ns_helper_late;
+static int64_t due_ns; /* while it is late; atomic */
 
 /* Accepted connections on their way to the helper: all that come while it is busy.
  * It doubles when it is full, in mapped memory: accept(2) may be called by a
@@ -130,6 +132,8 @@ static bool push(struct ns_sock *s, uint32_t todo)
 void ns_helper_post(struct ns_sock *s, uint32_t todo)
 {
     push(s, todo);
+    if (ns_helper_is_late())
+        ns_helper_start();
     kick();
 }
 
@@ -140,8 +144,18 @@ void ns_helper_post_lazily(struct ns_sock *s, uint32_t todo)
         kick();
 }
 
+struct ns_time ns_helper_due(void)
+{
+    return (struct ns_time){ __atomic_load_n(&due_ns, __ATOMIC_RELAXED) };
+}
+
 void ns_helper_rouse(void)
 {
+    if (ns_helper_is_late()) {
+        if (!ns_time_before(ns_now(), ns_helper_due()))
+            ns_helper_start();
+        return;
+    }
     if (__atomic_exchange_n(&ns_helper_settled, 0, __ATOMIC_ACQ_REL))
         kick();
 }
@@ -200,6 +214,13 @@ static void do_given(struct ns_time now)
         kick();
 }
 
+void ns_helper_attend(struct ns_sock *s, struct ns_time now)
+{
+    ns_dormant_address(s);
+    ns_detect_born(s, now);
+    ns_broker_hold(s);
+}
+
 static void do_todo(struct ns_sock *s, struct ns_time now)
 {
     struct ns_sock *next;
@@ -210,10 +231,8 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
             ns_sock_exhume(s);
             continue;
         }
-        if (todo & NS_TODO_BORN) {
-            ns_detect_born(s, now);
-            ns_broker_hold(s);
-        }
+        if (todo & NS_TODO_BORN)
+            ns_helper_attend(s, now);
         if (todo & NS_TODO_ADOPTED)
             ns_adopt_go_on(s, now);
         if (todo & NS_TODO_STALLED)
@@ -322,16 +341,34 @@ int ns_helper_start(void)
     ns_sys_sigmask(SIG_SETMASK, &all, &saved);
     ns_lock(&start_lock);
     int err = ns_helper_running() ? 0 : start_locked();
+    bool late = __atomic_exchange_n(&ns_helper_late, 0, __ATOMIC_SEQ_CST);
     ns_unlock(&start_lock);
     ns_sys_sigmask(SIG_SETMASK, &saved, NULL);
+    if (late)
+        kick(); /* what was left for it meanwhile */
     if (err)
         ns_error("no helper thread (%s): connections stay plain TCP", strerror(-err));
     return err;
 }
 
+void ns_helper_start_late(void)
+{
+    if (ns_helper_running() || ns_helper_is_late())
+        return;
+    __atomic_store_n(&due_ns, ns_time_add(ns_now(), ns_time_ms(NS_LATE_MS)).ns, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&ns_helper_late, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&ns_helper_settled, 1, __ATOMIC_SEQ_CST); /* ns_sock_touch tells ns_helper_rouse */
+}
+
+bool ns_helper_here(void)
+{
+    return ns_helper_running() || (ns_helper_is_late() && ns_helper_start() == 0);
+}
+
 void ns_helper_stop(void)
 {
     pid_t id = 0;
+    __atomic_store_n(&ns_helper_late, 0, __ATOMIC_SEQ_CST);
     if (!ns_helper_running())
         return;
     __atomic_store_n(&stopping, true, __ATOMIC_RELEASE);
@@ -346,13 +383,11 @@ void ns_helper_stop(void)
 
 void ns_helper_fork_child(void)
 {
-    if (!running)
+    if (!running && !ns_helper_late)
         return;
     running = false;
     thread_id = 0;
-    ns_internal_close(kick_fd);
-    ns_internal_close(epoll_fd);
-    kick_fd = epoll_fd = -1;
+    kick_fd = epoll_fd = -1; /* closed with all internal ones */
     todo_list = NULL;
     timers = NULL;
     ns_broker_fork_child();
@@ -361,5 +396,5 @@ void ns_helper_fork_child(void)
     given.count = 0;
     ns_lock_reset(&start_lock);
     ns_lock_reset(&given_lock);
-    ns_helper_settled = 0;
+    ns_helper_settled = ns_helper_ticking = ns_helper_late = 0;
 }

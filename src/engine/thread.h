@@ -27,6 +27,26 @@ enum {
 int ns_helper_start(void);
 bool ns_helper_running(void);
 
+/*
+ * For a server's session in a forked child, where none runs: most such children are
+ * done with their connection before a thread would be up. So it starts *late*: with
+ * work that cannot wait, with a call on a session that comes NS_LATE_MS after this one,
+ * or waits so long. Any thread.
+ */
+void ns_helper_start_late(void);
+#define NS_LATE_MS 20
+
+/* Whether it is still to be started so; and until when a wait needs none. */
+extern uint32_t ns_helper_late;
+static inline bool ns_helper_is_late(void)
+{
+    return __builtin_expect(__atomic_load_n(&ns_helper_late, __ATOMIC_RELAXED), 0);
+}
+struct ns_time ns_helper_due(void);
+
+/* Whether it runs, or could be started late. */
+bool ns_helper_here(void);
+
 /* Ends it, and waits until it is gone. It is not started again. */
 void ns_helper_stop(void);
 
@@ -34,6 +54,8 @@ void ns_helper_stop(void);
 void ns_helper_post(struct ns_sock *s, uint32_t todo);
 /* The same without waking it: it will look within a second. */
 void ns_helper_post_lazily(struct ns_sock *s, uint32_t todo);
+/* It looks within a second, unasked; atomic. */
+extern uint32_t ns_helper_ticking;
 /* Wakes it when it had settled down for lack of traffic. */
 extern uint32_t ns_helper_settled;
 void ns_helper_rouse(void);
@@ -47,6 +69,9 @@ void ns_helper_give(int fd);
 void ns_helper_fork_child(void);
 
 /* ---- on the helper ---- */
+
+/* A session has become protected, here: it is looked after from now on. */
+void ns_helper_attend(struct ns_sock *s, struct ns_time now);
 
 struct ns_source {
     int fd;

@@ -153,12 +153,23 @@ static int collect(struct set *w, bool swapped)
     return count;
 }
 
+static bool longer(const struct timespec *timeout, const struct timespec *than)
+{
+    return !timeout || timeout->tv_sec > 0 || timeout->tv_nsec > than->tv_nsec;
+}
+
 /* For as long a thread sleeps that nothing can wake. */
 static const struct timespec slice = { 0, NS_SLOT_BLIND_MS * 1000000L };
 
-static bool longer(const struct timespec *timeout)
+/* A wait that outlasts a late helper's delay (thread.h) is interrupted for its start.
+ * Returns whether it is, and when. */
+static bool interrupt_for_helper(const struct timespec *timeout, struct timespec *out)
 {
-    return !timeout || timeout->tv_sec > 0 || timeout->tv_nsec > slice.tv_nsec;
+    if (!ns_helper_is_late())
+        return false;
+    int64_t ns = ns_helper_due().ns - ns_now().ns;
+    *out = (struct timespec){ .tv_nsec = ns > 0 ? ns : 0 };
+    return longer(timeout, out);
 }
 
 static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec *timeout, const sigset_t *mask)
@@ -176,18 +187,24 @@ static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec 
     if (!w->ours)
         n = w->n;
     /* Nothing would wake us. */
-    bool blind = slot && w->ours && wait_fd < 0 && longer(timeout);
+    bool blind = slot && w->ours && wait_fd < 0 && longer(timeout, &slice);
     if (blind)
         timeout = &slice;
     /* Between two rounds no kernel saw it. One from here on wakes us. */
     bool interrupted = w->since.all != ns_handled.all;
-    int r = ns_libc.ppoll(w->now, n, w->ready || interrupted ? &zero : timeout, mask);
+    if (w->ready || interrupted)
+        timeout = &zero;
+    struct timespec early;
+    bool late = interrupt_for_helper(timeout, &early);
+    int r = ns_libc.ppoll(w->now, n, late ? &early : timeout, mask);
     int err = errno;
     if (wait_fd >= 0)
         ns_slot_wait_finish(slot);
     if (r < 0)
         return w->ready ? w->ready : -err;
-    if (r == 0 && blind && !w->ready && !interrupted)
+    if (r == 0 && late)
+        ns_helper_start();
+    if (r == 0 && (late || blind) && !w->ready && !interrupted)
         return -EAGAIN;
     if (r == 0)
         return w->ready || !interrupted ? w->ready : -EINTR;
@@ -343,7 +360,7 @@ int ns_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *ti
     struct sets s = { n, r, w, e };
     if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
         ns_offer_all();
-    if (n < 0 || n > NS_FD_MAX || !ns_objects)
+    if (n < 0 || n > NS_FD_MAX || !ns_engaged())
         return NS_NOT_OURS;
     return n <= FD_SETSIZE ? select_by(small, &s, timeout, mask) : select_many(&s, timeout, mask);
 }

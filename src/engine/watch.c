@@ -6,6 +6,7 @@
 #include "engine/first.h"
 #include "engine/inbox.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/libc.h"
 #include "engine/listener.h"
 #include "engine/ready.h"
@@ -19,7 +20,7 @@
 #include <sys/mman.h>
 
 #define HASH_SIZE 1024
-static struct ns_watch *by_data[HASH_SIZE];
+static struct ns_watch *by_data[HASH_SIZE] NS_LARGE;
 static struct ns_watch *free_watches;
 
 static struct ns_watch **bucket(const struct ns_object *epoll, uint64_t data)
@@ -569,6 +570,8 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
     struct ns_handled since = ns_handled;
     int saved = errno;
     for (;;) {
+        if (ns_helper_is_late() && timeout_ms != 0)
+            ns_helper_start();
         int n = ns_libc.epoll_pwait(epfd, events, max, timeout_ms, mask);
         if (n < 0)
             n = -errno;
