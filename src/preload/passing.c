@@ -37,15 +37,13 @@ static int arrive(int fd)
 
 int ns_passing_sent(const struct msghdr *msg)
 {
-    if (!ns_ready() || !ns_plausible(msg))
-        return 0;
-    if (msg->msg_controllen < CMSG_LEN(sizeof(int)) || !ns_plausible(msg->msg_control))
+    if (!ns_ready() || !ns_plausible(msg) || !ns_passing(msg) || !ns_plausible(msg->msg_control))
         return 0;
     return each_descriptor(msg, leave);
 }
 
 void ns_passing_received(const struct msghdr *msg)
 {
-    if (ns_ready() && msg->msg_controllen >= CMSG_LEN(sizeof(int)))
+    if (ns_ready() && ns_passing(msg))
         each_descriptor(msg, arrive);
 }

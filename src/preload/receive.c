@@ -52,7 +52,7 @@ NS_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
             return ns_result(r);
     }
     r = ns_real.recvmsg(fd, msg, flags);
-    if (r >= 0)
+    if (r >= 0 && ns_passing(msg))
         ns_passing_received(msg);
     return r;
 }

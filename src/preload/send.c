@@ -51,10 +51,12 @@ NS_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
         if (r != NS_NOT_OURS)
             return ns_sent(r, flags);
     }
-    int failed = ns_passing_sent(msg);
+    if (ns_plausible(msg) && ns_passing(msg)) {
+        int failed = ns_passing_sent(msg);
 
-    if (failed < 0)
-        return ns_result(failed);
+        if (failed < 0)
+            return ns_result(failed);
+    }
     return ns_real.sendmsg(fd, msg, flags);
 }
 

@@ -2,9 +2,9 @@
  * Calls that wait for readiness: poll, ppoll, select, pselect, epoll_* and
  * their twins.
  *
- * The engine is asked each time, since whether it must take part depends on
- * the sessions' state; it answers NS_NOT_OURS as long as libc's own call can
- * do it. What the kernel refuses (a negative count, a time that is none) goes
+ * The engine is asked each time when it holds anything (ns_engaged), since whether
+ * it must take part depends on the sessions' state; it answers NS_NOT_OURS as long as
+ * libc's own call can do it. What the kernel refuses (a negative count, a time that is none) goes
  * to libc unseen.
  */
 #include "preload/interpose.h"
@@ -57,9 +57,13 @@ int ns_wait_poll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 
 NS_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout_ms)
 {
-    struct timespec t = { timeout_ms / 1000, timeout_ms % 1000 * NS_PER_MS };
-    int r = ns_wait_poll(fds, n, timeout_ms < 0 ? NULL : &t, NULL);
+    struct timespec t;
+    int r;
 
+    if (!ns_engaged())
+        return ns_real.poll(fds, n, timeout_ms);
+    t = (struct timespec){ timeout_ms / 1000, timeout_ms % 1000 * NS_PER_MS };
+    r = ns_wait_poll(fds, n, timeout_ms < 0 ? NULL : &t, NULL);
     return r == NS_NOT_OURS ? ns_real.poll(fds, n, timeout_ms) : (int)ns_result(r);
 }
 
@@ -67,7 +71,7 @@ NS_TWIN(__poll, poll);
 
 NS_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
-    int r = ns_wait_poll(fds, n, timeout, mask);
+    int r = ns_engaged() ? ns_wait_poll(fds, n, timeout, mask) : NS_NOT_OURS;
 
     return r == NS_NOT_OURS ? ns_real.ppoll(fds, n, timeout, mask) : (int)ns_result(r);
 }
@@ -108,6 +112,8 @@ NS_EXPORT int select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *tim
     struct timespec t, end;
     int ret;
 
+    if (!ns_engaged())
+        return ns_real.select(n, r, w, e, timeout);
     if (!ns_ready() || (timeout && (!ns_plausible(timeout) || timeout->tv_sec < 0 || timeout->tv_usec < 0)))
         return ns_real.select(n, r, w, e, timeout);
     if (timeout) {
@@ -131,7 +137,7 @@ NS_TWIN(__select, select);
 NS_EXPORT int pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout,
                       const sigset_t *mask)
 {
-    int ret = ns_wait_select(n, r, w, e, timeout, mask);
+    int ret = ns_engaged() ? ns_wait_select(n, r, w, e, timeout, mask) : NS_NOT_OURS;
 
     return ret == NS_NOT_OURS ? ns_real.pselect(n, r, w, e, timeout, mask) : (int)ns_result(ret);
 }
@@ -155,14 +161,14 @@ int ns_wait_epoll(int epfd, struct epoll_event *events, int max, int timeout_ms,
 
 NS_EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout_ms)
 {
-    int r = ns_wait_epoll(epfd, events, max, timeout_ms, NULL);
+    int r = ns_engaged() ? ns_wait_epoll(epfd, events, max, timeout_ms, NULL) : NS_NOT_OURS;
 
     return r == NS_NOT_OURS ? ns_real.epoll_wait(epfd, events, max, timeout_ms) : (int)ns_result(r);
 }
 
 NS_EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask)
 {
-    int r = ns_wait_epoll(epfd, events, max, timeout_ms, mask);
+    int r = ns_engaged() ? ns_wait_epoll(epfd, events, max, timeout_ms, mask) : NS_NOT_OURS;
 
     return r == NS_NOT_OURS ? ns_real.epoll_pwait(epfd, events, max, timeout_ms, mask) : (int)ns_result(r);
 }
@@ -199,7 +205,7 @@ NS_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max, const 
 {
     int r;
 
-    if (!ns_ready() || !ns_wait_valid(timeout))
+    if (!ns_engaged() || !ns_ready() || !ns_wait_valid(timeout))
         return ns_real.epoll_pwait2(epfd, events, max, timeout, mask);
     if (timeout && (timeout->tv_sec || timeout->tv_nsec))
         return wait_epoll_finely(epfd, events, max, ns_wait_end(*timeout), mask);
