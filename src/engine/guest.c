@@ -3,9 +3,9 @@
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/lock.h"
+#include "engine/memory.h"
 #include "engine/sys.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define STRANGERS_MAX 128
@@ -29,7 +29,7 @@ static int lease_fd_count;        /* lease_lock */
 
 static bool more(void)
 {
-    struct ns_guest *chunk = calloc(CHUNK, sizeof *chunk);
+    struct ns_guest *chunk = ns_memory(CHUNK * sizeof *chunk);
     for (int i = 0; chunk && i < CHUNK; i++) {
         chunk[i].next = unused;
         unused = &chunk[i];

@@ -5,8 +5,8 @@
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/sys.h"
 
@@ -333,13 +333,15 @@ static int dump_once(struct dump *d)
 
 ssize_t ns_link_addresses(struct ns_local *out, size_t max)
 {
-    struct dump d = { .out = out, .max = max, .buf = malloc(DUMP_BYTES) };
+    /* Not malloc: on a thread's first call it makes an arena, which each fork would copy. */
+    void *buf = mmap(NULL, DUMP_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct dump d = { .out = out, .max = max, .buf = buf };
     int error = -EAGAIN;
 
-    if (!d.buf)
+    if (buf == MAP_FAILED)
         return -ENOMEM;
     for (int i = 0; i < DUMP_ATTEMPTS && error == -EAGAIN; i++)
         error = dump_once(&d);
-    free(d.buf);
+    munmap(buf, DUMP_BYTES);
     return error < 0 ? error : (ssize_t)d.n;
 }

@@ -2,12 +2,12 @@
 #include "engine/broker.h"
 #include "engine/dormant.h"
 #include "engine/listener.h"
+#include "engine/memory.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
 
 #include <stddef.h>
 #include <string.h>
-#include <sys/mman.h>
 
 struct ns_object *ns_objects;
 
@@ -34,11 +34,9 @@ static struct ns_object *take(enum ns_kind kind)
         return o;
     }
     if (!pool->fresh || size > (size_t)(pool->end - pool->fresh)) {
-        char *p = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED)
+        if (!(pool->fresh = ns_memory(chunk)))
             return NULL;
-        pool->fresh = p;
-        pool->end = p + chunk;
+        pool->end = pool->fresh + chunk;
     }
     o = (struct ns_object *)pool->fresh;
     pool->fresh += size;

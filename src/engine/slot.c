@@ -1,6 +1,7 @@
 #include "engine/slot.h"
 
 #include "engine/internal.h"
+#include "engine/memory.h"
 #include "engine/quiet.h"
 #include "engine/scratch.h"
 #include "engine/sys.h"
@@ -10,7 +11,6 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 /* Slots live in chunks that are never unmapped: others read them at any time. */
 #define CHUNK_SLOTS 128
@@ -70,8 +70,8 @@ static struct ns_slot *claim(void)
         if (slot)
             return slot;
     }
-    struct chunk *c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (c == MAP_FAILED)
+    struct chunk *c = ns_memory(sizeof *c);
+    if (!c)
         return NULL;
     struct ns_slot *slot = claim_from(c);
     c->next = head;

@@ -1,5 +1,6 @@
 /* Which object a descriptor stands for, and which session an id. */
 #include "engine/large.h"
+#include "engine/memory.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
 
@@ -43,12 +44,8 @@ int ns_table_init(void)
 {
     if (mark_own() < 0)
         return -ENOMEM;
-    void *p = mmap(NULL, NS_FD_MAX * sizeof *ns_table, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return -ENOMEM;
-    ns_table = p;
-    return 0;
+    ns_table = ns_memory_begin(NS_FD_MAX * sizeof *ns_table);
+    return ns_table ? 0 : -ENOMEM;
 }
 
 void ns_table_hold(struct ns_hold *h)
