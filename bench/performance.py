@@ -134,6 +134,14 @@ def calls_row(calls):
     return what, goal, f"{min(added.values()):.0f} to {max(added.values()):.0f}" + (f"; over: {over}" if over else ""), not over
 
 
+def file_row(files):
+    what, goal = "sendfile: throughput", "≥ 0.90 of plain"
+    if not files:
+        return what, goal, None, None
+    r = files["shim"]["ratio"]
+    return what, goal, f"{r['median']:.3f} ({r['q1']:.3f} to {r['q3']:.3f})", r["median"] >= 0.90
+
+
 def process_row(processes, form):
     what, goal = f"{FORMS[form]}: connections", "≥ 0.85 of plain"
     if not processes:
@@ -142,7 +150,7 @@ def process_row(processes, form):
     return what, goal, f"{r['median']:.3f} ({r['q1']:.3f} to {r['q3']:.3f})", r["median"] >= 0.85
 
 
-def goal_rows(bench, memory, counts, gap, calls, processes):
+def goal_rows(bench, memory, counts, gap, calls, processes, files):
     rows = [ratio_row(bench, f"throughput-{n}", "shim", f"throughput, {n} B", 0.95) for n in (512, 2048, 8192, 65536)]
     rows += [ratio_row(bench, "latency", "shim", "latency, 1 byte", 0.98), call_row(counts),
              ratio_row(bench, "connection", "shim", "connect and close", 0.90)]
@@ -151,7 +159,7 @@ def goal_rows(bench, memory, counts, gap, calls, processes):
     rows += [gap_row(gap, fault, f"longest gap: {what}", 10) for fault, what in SIGNALLED.items()]
     rows += [gap_row(gap, fault, f"longest gap: {what}", 200) for fault, what in SILENT.items()]
     rows += [gap_row(gap, "both-gone", "longest gap: both links gone for 2 s", 200, "after_back_ms"),
-             memory_row(memory), loss_row(gap), calls_row(calls), *(process_row(processes, form) for form in FORMS)]
+             file_row(files), memory_row(memory), loss_row(gap), calls_row(calls), *(process_row(processes, form) for form in FORMS)]
     return rows
 
 
@@ -253,6 +261,14 @@ def beyond_libc(calls):
                  [[name, f"{n['plain']:g}", f"{n['shim']:g}", f"{n['shim'] - n['plain']:+g}"] for name, n in calls.items()])
 
 
+def by_file(files):
+    if not files:
+        return "Not measured.\n"
+    rates = [f"{v['value']['median'] / 1e6:.1f} 10⁶ B/s ({v['value']['q1'] / 1e6:.1f} to {v['value']['q3'] / 1e6:.1f})"
+             for v in (files["plain"], files["shim"])]
+    return table(["Normal", "Namesocket shim", "Ratio"], [[*rates, f"{files['shim']['ratio']['median']:.3f}"]])
+
+
 def by_process(processes):
     if not processes:
         return "Not measured.\n"
@@ -312,6 +328,12 @@ output. Median (first to third quartile); the ratio is of samples in the same ro
 connections began as protected, by the server's log.
 
 {by_process}
+## sendfile
+
+32 MiB of a file in memory, by sendfile(2) of 1 MiB at a time on one connection, until the client has them all; the
+session is protected. What goes out passes through memory, so that it can be sent again.
+
+{by_file}
 ## When the path breaks
 
 {gaps}
@@ -331,13 +353,13 @@ def main():
         print("Usage: performance.py DIRECTORY", file=sys.stderr)
         return 2
     directory = sys.argv[1]
-    names = ("tcpbench", "memory", "count", "gap", "calls", "processes")
-    bench, memory, counts, gap, calls, processes = (load(directory, f"{n}.json") for n in names)
+    names = ("tcpbench", "memory", "count", "gap", "calls", "processes", "files")
+    bench, memory, counts, gap, calls, processes, files = (load(directory, f"{n}.json") for n in names)
     date = re.sub(r"T.*", "", bench["date"]) if bench else ""
     page = PAGE.format(date=f"Measured on {date}." if date else "", machine=text(directory, "machine"),
-                       commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap, calls, processes),
+                       commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap, calls, processes, files),
                        table_7_1=table_7_1(bench), counted=counted(counts), gaps=gaps(gap), beyond_libc=beyond_libc(calls),
-                       by_process=by_process(processes), weights=weights(memory))
+                       by_process=by_process(processes), by_file=by_file(files), weights=weights(memory))
     sys.stdout.write(page)
     return 0
 
