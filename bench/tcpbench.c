@@ -185,10 +185,21 @@ static void take_option(struct options *o, int c)
     case 'h':
         fputs(usage_text, stdout);
         exit(0);
-    default:
-        fputs("tcpbench: --help lists the options\n", stderr);
-        exit(2);
     }
+}
+
+/* getopt's own message is one line more, and does not say where to look. */
+static void bad_option(char **argv, int kind)
+{
+    const struct option *o = long_options;
+
+    while (o->name && o->val != optopt)
+        o++;
+    if (kind == ':')
+        usage_error("no value for option", argv[optind - 1]);
+    if (optopt && o->name)
+        usage_error("option takes no value", argv[optind - 1]);
+    usage_error("unknown or ambiguous option", argv[optind - 1]);
 }
 
 static void parse(struct options *o, int argc, char **argv)
@@ -200,8 +211,11 @@ static void parse(struct options *o, int argc, char **argv)
     };
     for (int b = 0; b < NS_BENCHMARKS; b++)
         o->only[b] = true;
-    while ((c = getopt_long(argc, argv, "n:t:o:v:p:jh", long_options, NULL)) != -1)
+    while ((c = getopt_long(argc, argv, ":n:t:o:v:p:jh", long_options, NULL)) != -1) {
+        if (c == '?' || c == ':')
+            bad_option(argv, c);
         take_option(o, c);
+    }
     if (optind < argc)
         usage_error("unexpected argument", argv[optind]);
     /* Generous: an order also waits for the sessions to be established. */

@@ -3,7 +3,9 @@
 #define LEVELS_H
 
 #include <namesocket.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Returns 0, or -1 when `text` is no level. */
 static inline int parse_level(const char *text, int *level)
@@ -26,6 +28,19 @@ static inline int parse_level(const char *text, int *level)
         }
     }
     return -1;
+}
+
+/* Says what is wrong with the option that getopt(3) gave as `c`, in place of its own message, and
+ * what to do about it. Returns the exit status. */
+static inline int bad_option(const char *program, int c)
+{
+    if (c == 'l')
+        fprintf(stderr, "%s: '%s' is not a log level; write none, error, info or debug\n", program, optarg);
+    else if (optopt == 'l')
+        fprintf(stderr, "%s: option -l needs a log level: none, error, info or debug\n", program);
+    else
+        fprintf(stderr, "%s: unknown option -%c; see %s -h\n", program, optopt, program);
+    return 2;
 }
 
 #endif

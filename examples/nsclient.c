@@ -13,11 +13,11 @@
 /* A longer line goes in pieces, so that client and server never both wait for room to send. */
 #define LINE_BYTES 4096
 
-static void usage(FILE *to)
+static void usage(void)
 {
     fputs("usage: nsclient [-l none|error|info|debug] host service\n"
           "Sends each line of standard input and prints the reply. See nsclient(1).\n",
-          to);
+          stdout);
 }
 
 static int send_all(int nsd, const char *data, size_t len)
@@ -95,20 +95,21 @@ int main(int argc, char **argv)
     int level = NAMESOCKET_LOG_DEBUG; /* as in the thesis's demonstration (6.2) */
     int c, nsd, r;
 
+    opterr = 0;
     while ((c = getopt(argc, argv, "hl:V")) != -1) {
         if (c == 'h') {
-            usage(stdout);
+            usage();
             return 0;
         } else if (c == 'V') {
             printf("nsclient (namesocket %s)\n", namesocket_version());
             return 0;
         } else if (c != 'l' || parse_level(optarg, &level) < 0) {
-            usage(stderr);
-            return 2;
+            return bad_option("nsclient", c);
         }
     }
     if (argc - optind != 2) {
-        usage(stderr);
+        fputs("nsclient: give a host and a service, a name in services(5) or a port; see nsclient -h\n",
+              stderr);
         return 2;
     }
     namesocket_set_log(level, NULL, NULL);

@@ -18,11 +18,11 @@
 /* The namesocket of each client; -1 where the slot is free. */
 static int client2nsd[CLIENTS];
 
-static void usage(FILE *to)
+static void usage(void)
 {
     fputs("usage: nsserver [-l none|error|info|debug] service\n"
           "Echoes what clients send; service is a name in services(5) or a port. See nsserver(1).\n",
-          to);
+          stdout);
 }
 
 static void accept_client(int listener)
@@ -123,20 +123,20 @@ int main(int argc, char **argv)
     int level = NAMESOCKET_LOG_DEBUG; /* as in the thesis's demonstration (6.2) */
     int i, c, nsd;
 
+    opterr = 0;
     while ((c = getopt(argc, argv, "hl:V")) != -1) {
         if (c == 'h') {
-            usage(stdout);
+            usage();
             return 0;
         } else if (c == 'V') {
             printf("nsserver (namesocket %s)\n", namesocket_version());
             return 0;
         } else if (c != 'l' || parse_level(optarg, &level) < 0) {
-            usage(stderr);
-            return 2;
+            return bad_option("nsserver", c);
         }
     }
     if (argc - optind != 1) {
-        usage(stderr);
+        fputs("nsserver: give one service, a name in services(5) or a port; see nsserver -h\n", stderr);
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
