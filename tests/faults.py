@@ -28,6 +28,7 @@ from rig import signal_cases                                                  # 
 from rig.wire import FIN, RST, SYN, Capture                                   # noqa: E402
 
 OUTAGE_S = 2.0
+MOMENT_S = 0.3                                                # longer than until TCP sends again for the first time
 TO_AND_FRO = 100
 
 
@@ -85,7 +86,7 @@ def second_cut(p, after_ms):
     p.rig.troels.link_down(first)
     time.sleep(after_ms / 1000)                               # the moment is what differs between the cases
     p.rig.troels.link_down(second)
-    time.sleep(0.2)
+    time.sleep(MOMENT_S)                                      # so does this one
     p.rig.troels.link_up(second)
     yield
     p.rig.troels.link_up(first)
@@ -109,7 +110,7 @@ def packet_of_resume_lost(p, receiver, number, how):
     p.rig.troels.link_down(p.link)
     wait_for("the packet that is to be lost", lambda: "packets 0" not in host.nft_list("counter", "inet", "resume", "hits"))
     if how == "drop":
-        time.sleep(0.3)
+        time.sleep(MOMENT_S)                                  # what is sent again is lost, too
     host.nft("delete table inet resume")
     yield
     p.rig.troels.link_up(p.link)
