@@ -16,6 +16,7 @@
 #define OURS 256 /* numbers from 3 to here are sessions, as far as the shim can see */
 
 _Atomic(struct ns_object *) *ns_table;
+struct ns_object *ns_objects; /* not NULL: there is always something */
 
 int ns_engine_init(void)
 {
@@ -25,6 +26,7 @@ int ns_engine_init(void)
     if (map == MAP_FAILED)
         return -ENOMEM;
     ns_table = map;
+    ns_objects = map;
     for (int fd = 3; fd < OURS; fd++)
         ns_table[fd] = map;
     return 0;
