@@ -1061,6 +1061,45 @@ def fork_the_child_serves(context):
 
 
 @case
+def fork_the_child_is_busy_elsewhere(context):
+    """The path is lost while the child, which has the session, makes no call on it; it may have no helper thread yet,
+    and RESUME is answered "later" until its next one."""
+    x = Session(context)
+    x.server.do("r, w = os.pipe()")
+    x.client.do("s.sendall(b'talk 0')")
+    x.server.do("""pid = os.fork()
+if pid == 0:
+    try:
+        data = s.recv(100)
+        os.read(r, 1)
+        while data:
+            s.sendall(data.upper())
+            data = s.recv(100)
+    finally:
+        os._exit(0)
+s.close()""")
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    wait_for("the child to read its pipe",
+             lambda: x.server.do("open(f'/proc/{pid}/syscall').read().split()[:2] == ['0', hex(r)]"))
+    before = [end.log.count(RESUMED) for end in x.ends]
+    link = x.link()
+    x.rig.troels.link_down(link)
+    x.client.log.wait("attempting resume")
+    x.server.do("os.write(w, b'.')")
+    for end, n in zip(x.ends, before):
+        end.log.wait(RESUMED, n + 1)
+    x.rig.troels.link_up(link)
+    x.client.says("s.recv(6, socket.MSG_WAITALL)", b"TALK 0")
+    echoes(x)
+    never_demoted(x)
+    x.client.do("s.shutdown(socket.SHUT_WR)")
+    x.client.says("s.recv(1)", b"")
+    x.server.says("os.waitpid(pid, 0)[1]", 0)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
 def fork_before_the_first_bytes(context):
     """The child takes NEW off, by the keys that the parent has told the client of."""
     x = Session(context, born=False)
