@@ -640,6 +640,41 @@ def lease_of_a_host_that_is_gone(context):
     x.client.log.wait(ANSWERED, 2)
 
 
+# -- no thread to be had ----------------------------------------------------------------------------------------------
+
+NO_THREAD = "no helper thread .Resource temporarily unavailable.: connections stay plain TCP"
+
+
+def plain_without_a_thread(x, side):
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.server.do("s = l.accept()[0]")
+    x.talks()
+    getattr(x, side).log.wait(NO_THREAD)
+    for end in x.ends:
+        if end.log.count(ESTABLISHED):
+            raise Wrong(f"{end.name} has a session")
+
+
+@case
+def no_thread_at_the_client(context):
+    """Connections are plain TCP, and the log says why; nothing is left open of each attempt."""
+    x = Session(context, second_preload=context.built("tests/no_thread.so"), born=False)
+    x.client.do("before = len(os.listdir('/proc/self/fd'))")
+    for _ in range(3):
+        plain_without_a_thread(x, "client")
+        x.client.do("s.close()")
+        x.server.says("s.recv(1)", b"")
+    x.client.log.wait(NO_THREAD, 3)
+    x.client.says("len(os.listdir('/proc/self/fd')) - before", 0)
+
+
+@case
+def no_thread_at_the_server(context):
+    preload = " ".join((context.shim or "", context.built("tests/no_thread.so")))
+    x = Session(context, server_env={"LD_PRELOAD": preload}, born=False)
+    plain_without_a_thread(x, "server")
+
+
 # -- duplicates ------------------------------------------------------------------------------------------------------
 
 def paused(context):

@@ -411,6 +411,12 @@ int ns_broker_send_on(int broker, const struct ns_message *m, int fd)
     return send_record(broker, data, ns_message_put(data, m), fd);
 }
 
+void ns_broker_stop(void)
+{
+    ns_internal_close(source.fd);
+    ns_broker_fork_child();
+}
+
 void ns_broker_fork_child(void)
 {
     /* What waits was the parent's, and so were its descriptors. */

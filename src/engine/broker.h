@@ -29,6 +29,9 @@ struct ns_sock;
  * Any thread, before the loop runs. */
 void ns_broker_start(void);
 
+/* Takes that back, where there is no thread for it after all. */
+void ns_broker_stop(void);
+
 /* There is something to tell: looks whether there is a broker by now, from time to time. */
 void ns_broker_look(struct ns_time now);
 

@@ -8,6 +8,9 @@
 /* Before the loop runs: listens to rtnetlink. Without it, only errors and
  * missing progress tell. */
 void ns_detect_start(void);
+
+/* Takes that back, where there is no thread for it after all. */
+void ns_detect_stop(void);
 void ns_detect_fork_child(void);
 
 /* Traffic has begun after a quiet time. */

@@ -293,6 +293,15 @@ bool ns_helper_running(void)
     return __atomic_load_n(&running, __ATOMIC_ACQUIRE);
 }
 
+static void close_descriptors(void)
+{
+    /* The number may be the application's next. */
+    __atomic_store_n(&kick_fd, -1, __ATOMIC_SEQ_CST);
+    ns_internal_close(kick_source.fd);
+    ns_internal_close(epoll_fd);
+    kick_source.fd = epoll_fd = -1;
+}
+
 static int open_descriptors(void)
 {
     epoll_fd = ns_internal(ns_sys_epoll_create1(EPOLL_CLOEXEC));
@@ -300,8 +309,9 @@ static int open_descriptors(void)
         return epoll_fd;
     kick_source.fd = ns_internal(ns_sys_eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (kick_source.fd < 0) {
-        ns_internal_close(epoll_fd);
-        return kick_source.fd;
+        int err = kick_source.fd;
+        close_descriptors();
+        return err;
     }
     __atomic_store_n(&kick_fd, kick_source.fd, __ATOMIC_RELEASE);
     return ns_loop_add(&kick_source, EPOLLIN);
@@ -323,8 +333,11 @@ static int start_locked(void)
     err = pthread_create(&thread, &attr, loop, NULL);
     pthread_attr_destroy(&attr);
     if (err) {
-        ns_internal_close(kick_source.fd);
-        ns_internal_close(epoll_fd);
+        /* As if nothing had been begun: the next connection tries again. */
+        ns_detect_stop();
+        ns_broker_stop();
+        timers = NULL;
+        close_descriptors();
         return -err;
     }
     __atomic_store_n(&running, true, __ATOMIC_RELEASE);
