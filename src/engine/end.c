@@ -147,6 +147,13 @@ void ns_sock_disconnect(struct ns_sock *s)
 
 /* ---- given up ---- */
 
+/* What was reset by us, without a word of the peer's, waits as a connection that the
+ * peer has reset: readable, writable and hung up (tcp_poll). */
+static void leave_dead(int fd)
+{
+    ns_sys_shutdown(fd, SHUT_RDWR);
+}
+
 static void fail(struct ns_sock *s, int error)
 {
     struct ns_hold hold;
@@ -156,6 +163,8 @@ static void fail(struct ns_sock *s, int error)
     __atomic_store_n(&s->failure, error == NS_ERROR_END ? 0 : -error, __ATOMIC_SEQ_CST);
     ns_sock_event(s, NS_EVENT_GAVE_UP);
     ns_unlock(&s->tx);
+    if (s->retired && s->o.fd >= 0)
+        leave_dead(s->o.fd);
     ns_watch_resume(&s->o);
     ns_table_unhold(&hold);
     ns_info("session given up: %s", strerror(-error));

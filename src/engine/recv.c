@@ -274,10 +274,16 @@ static bool too_little(struct ns_sock *s, int fd, struct in *i)
     return true;
 }
 
+/* In tcp_recvmsg's order: what is here, the end of the stream, the error. Of a
+ * connection whose peer had ended its stream the error is EPIPE (tcp_reset). */
 static ssize_t failed(struct ns_sock *s, int fd, struct in *i)
 {
-    int e = __atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL);
-    return e ? -e : from_dead(fd, i);
+    ssize_t n = from_dead(fd, i);
+    if (n > 0 || i->done > 0)
+        return n > 0 ? n : (ssize_t)i->done;
+    if (__atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST) || ns_sock_failure(s) == EPIPE)
+        return 0;
+    return -__atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL);
 }
 
 /* One look under the lock: a result, RETRY after a change, or 0 in *wait's case. */

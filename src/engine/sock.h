@@ -321,6 +321,12 @@ static inline enum ns_state ns_sock_state(const struct ns_sock *s)
 bool ns_sock_held(const struct ns_sock *s);
 void ns_sock_set_full(struct ns_sock *s, bool full);
 
+/* The error of a session that has ended, until somebody was told of it; else 0. */
+static inline int ns_sock_failure(const struct ns_sock *s)
+{
+    return ns_sock_state(s) == NS_FAILED ? __atomic_load_n(&s->failure, __ATOMIC_SEQ_CST) : 0;
+}
+
 static inline bool ns_sock_inbox_filled(const struct ns_sock *s)
 {
     return __atomic_load_n(&s->inbox_filled, __ATOMIC_SEQ_CST);

@@ -128,6 +128,8 @@ static short collect_one(struct pollfd *p, bool swapped)
         /* It has only now been seen to stand. */
         if ((p->revents & WRITING) && !(p->revents & (POLLERR | POLLHUP)) && ns_sock_held((struct ns_sock *)o))
             p->revents &= (short)~WRITING;
+        if (ns_sock_failure((struct ns_sock *)o))
+            p->revents |= POLLERR;
         if (!swapped)
             return p->revents;
         goto ask;

@@ -438,7 +438,7 @@ static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t even
     if (r == NS_READY_AS_TOLD && (events & WRITING) && !(events & (EPOLLERR | EPOLLHUP)) && held(o))
         return events & ~(uint32_t)WRITING; /* it has only now been seen to stand */
     if (r == NS_READY_AS_TOLD)
-        return events;
+        return events | (ns_sock_failure((struct ns_sock *)o) ? (uint32_t)EPOLLERR : 0);
     if (r == NS_READY_NOT)
         return 0;
     struct pollfd p = { .fd = fd, .events = (short)(asked & 0xffff) };

@@ -1,4 +1,5 @@
 """Ends of streams and of connections."""
+import errno
 import os
 import select
 import signal
@@ -139,3 +140,65 @@ def put_elsewhere():
     print(all_of(b, 4))
     os.dup2(0, c.fileno())
     print(b.recv(10))
+
+
+def hung_up(client, server):
+    """The server closes with bytes unread, so that its end is a reset. What the client waits for, level and edge
+    triggered, once it has come."""
+    client.setblocking(False)
+    client.send(b"unread")
+    becomes("unread", lambda: unread(server) == 6)
+    everything = select.POLLIN | select.POLLOUT | select.POLLRDHUP | select.POLLPRI
+    p, level, edge = select.poll(), select.epoll(), select.epoll()
+    p.register(client, everything)
+    level.register(client, everything)
+    edge.register(client, everything | select.EPOLLET)
+    server.close()
+    becomes("hung up", lambda: p.poll(100)[0][1] & select.POLLHUP)
+    print(p.poll(0)[0][1], level.poll(0)[0][1], edge.poll(0)[0][1])
+    print(select.select([client], [client], [client], 0) == ([client], [client], []))
+    return p
+
+
+@case(NAMESOCKET_PARK="200ms")
+def answer_before_the_end():
+    """The server answers, ends its stream and hangs up: the client reads the answer, then the end."""
+    a, b = session()
+    b.send(b"too much")
+    b.shutdown(socket.SHUT_WR)
+    becomes("answered", lambda: unread(a) == 8)
+    p = hung_up(a, b)
+    print(told(a.recv, 4, socket.MSG_PEEK), told(a.recv, 5), told(a.recv, 100), told(a.recv, 100), p.poll(0)[0][1])
+    print(errno.errorcode.get(a.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)), told(a.send, b"x"), p.poll(0)[0][1])
+
+
+@case(NAMESOCKET_PARK="200ms")
+def answer_before_a_reset():
+    """The server answers and hangs up: the client reads the answer, then the error, once."""
+    a, b = session()
+    b.send(b"too much")
+    becomes("answered", lambda: unread(a) == 8)
+    p = hung_up(a, b)
+    print(told(a.recv, 4, socket.MSG_PEEK), told(a.recv, 5), told(a.recv, 100), p.poll(0)[0][1])
+    print(told(a.recv, 100), told(a.recv, 100), p.poll(0)[0][1], told(a.send, b"x"))
+
+
+@case(NAMESOCKET_PARK="200ms")
+def answer_shorter_than_wanted():
+    """MSG_WAITALL: what came before the reset is the result, and the error the next call's."""
+    a, b = session()
+    b.send(b"too much")
+    becomes("answered", lambda: unread(a) == 8)
+    hung_up(a, b)
+    a.setblocking(True)
+    print(told(a.recv, 100, socket.MSG_WAITALL), told(a.recv, 100, socket.MSG_WAITALL), told(a.recv, 100))
+
+
+@case(NAMESOCKET_PARK="200ms")
+def answer_after_a_refused_write():
+    """A write is refused first; the answer can be read all the same."""
+    a, b = session()
+    b.send(b"too much")
+    becomes("answered", lambda: unread(a) == 8)
+    p = hung_up(a, b)
+    print(told(a.send, b"x"), told(a.send, b"x"), p.poll(0)[0][1], told(a.recv, 100), told(a.recv, 100))
