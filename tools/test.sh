@@ -196,7 +196,7 @@ if [ $network = yes ]; then
         [ ! -f "$build-tsan/src/preload/libnsshim.so" ] ||
             TSAN_OPTIONS=exitcode=66:die_after_fork=0:report_thread_leaks=0 counted 10 "faults under TSan" \
                 tests/faults.py --builddir "$build-tsan" -k '*/stream/*threads/*' -k '*/stream/*/*threads' \
-                -k '*/stream/fork-*/*' -k '*/stream/*/fork-*'
+                -k '*/stream/fork-*/*' -k '*/stream/*/fork-*' -k '*/stream/*/exec-*'
         [ ! -f "$build-asan/src/preload/libnsshim.so" ] ||
             NS_PRELOAD_FIRST=$(cc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
                 counted 10 "faults under ASan and UBSan" tests/faults.py --builddir "$build-asan" \
