@@ -2,7 +2,7 @@
 """An echo server that tells what it sees, for strangers.py: plain sockets, in every form of waiting.
 
 echo.py PORT [--form poll|select|epoll|epoll-et|epoll-oneshot|blocking] [--iterative] [--hold] [--prefork N]
-             [--reuseport]
+             [--reuseport] [--bind ADDRESS]
 
 It says `listening`, and for each connection `N accepted`, `N got HEX`, `N end` or `N error NAME`; `full` when
 accept finds no descriptor (select: it accepts no more). With --hold it
@@ -139,15 +139,16 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("port", type=int)
     p.add_argument("--form", default="poll")
+    p.add_argument("--bind", default="::", metavar="ADDRESS")
     for name in ("--iterative", "--hold", "--reuseport"):
         p.add_argument(name, action="store_true")
     p.add_argument("--prefork", type=int, default=0)
     o = p.parse_args()
-    listener = socket.socket(socket.AF_INET6)
+    listener = socket.socket(socket.AF_INET6 if ":" in o.bind else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if o.reuseport:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(("::", o.port))
+    listener.bind((o.bind, o.port))
     listener.listen(1024)
     if not o.hold:
         held.set()

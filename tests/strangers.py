@@ -360,6 +360,18 @@ def told(context):
         expect(f"told to {source}", sorted(stage.hello(to=to, source=source).addresses), sorted(wanted))
 
 
+def told_by_bound(context):
+    """A server that is bound to one address speaks for no other: the same port there can be somebody else's."""
+    for family, everything in ((4, "0.0.0.0"), (6, None)):
+        stage = Stage(context, "--bind", "10.31.0.2" if family == 4 else "3ffe:2a00:100:3100::dead:beef")
+        to = stage.tage.address("link-a", family)
+        expect("told by a server of one address", stage.hello(to=to).addresses, [to])
+        if everything:
+            stage.serve("all", Log(os.path.join(stage.rig.dir, "all.log")), "--bind", everything, port=PORT + 1)
+            expect("told by a server of IPv4 alone", sorted(stage.hello(to=to, port=PORT + 1).addresses),
+                   ["10.31.0.2", "10.32.0.2"])
+
+
 # -- what the connection before has left ------------------------------------------------------------------------------
 
 NUMBERS = b"".join(b"%07d\n" % n for n in range(12000))
@@ -683,6 +695,7 @@ def all_cases():
     cases["crowd/leases"] = leases_for_all
     cases["crowd/400-resume-at-once"] = all_at_once
     cases["hello/addresses"] = told
+    cases["hello/bound"] = told_by_bound
     cases["left/no-room"] = no_room
     cases["left/no-descriptors"] = no_descriptors
     cases["crowd/all-descriptors"] = full

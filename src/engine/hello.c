@@ -6,11 +6,13 @@
 #include "engine/guest.h"
 #include "engine/large.h"
 #include "engine/link.h"
+#include "engine/listener.h"
 #include "engine/mailbox.h"
 #include "engine/shared.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
 
+#include <netinet/in.h>
 #include <string.h>
 
 #define LOCALS_MAX 64
@@ -34,13 +36,65 @@ bool ns_hello_open(void)
     return !__atomic_load_n(&mute, __ATOMIC_SEQ_CST);
 }
 
-static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *peer)
+/* Where this process listens on a port. A listener that is bound to one address speaks for no
+ * other: another server's, who may know nothing of us, can have the same port there. */
+struct reach {
+    bool all4, all6;
+    struct ns_address bound[8]; /* what does not fit is not told */
+    unsigned count;
+};
+
+static void reach_of(struct reach *r, struct ns_listener *l, uint16_t port)
+{
+    struct ns_name name = { .length = 0 };
+    struct ns_address a;
+    uint16_t its;
+    int only6 = 0;
+    socklen_t len = sizeof only6;
+    if (!ns_name_learn(&name, l->o.fd, ns_sys_getsockname) ||
+        ns_address_from_sockaddr(&a, &its, (struct sockaddr *)&name.address, name.length) < 0 || its != port)
+        return;
+    if (!ns_address_wildcard(&a)) {
+        if (r->count < sizeof r->bound / sizeof *r->bound)
+            r->bound[r->count++] = a;
+        return;
+    }
+    if (name.address.sin6_family == AF_INET6)
+        ns_sys_getsockopt(l->o.fd, IPPROTO_IPV6, IPV6_V6ONLY, &only6, &len);
+    r->all6 |= name.address.sin6_family == AF_INET6;
+    r->all4 |= name.address.sin6_family == AF_INET || !only6;
+}
+
+static struct reach reach_on(uint16_t port)
+{
+    struct reach r = { .count = 0 };
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_LISTENER && o->fd >= 0)
+            reach_of(&r, (struct ns_listener *)o, port);
+    ns_table_unhold(&hold);
+    return r;
+}
+
+static bool reaches(const struct reach *r, const struct ns_address *a)
+{
+    if (a->family == AF_INET6 ? r->all6 : r->all4)
+        return true;
+    for (unsigned i = 0; i < r->count; i++)
+        if (ns_address_equal(&r->bound[i], a))
+            return true;
+    return false;
+}
+
+static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *peer, uint16_t port)
 {
     static struct ns_local locals[LOCALS_MAX] NS_LARGE;
     ssize_t n = ns_link_addresses(locals, LOCALS_MAX);
+    struct reach reach = reach_on(port);
     for (ssize_t i = 0; i < n && ack->count < NS_HELLO_ADDRESSES; i++) {
         const struct ns_local *l = &locals[i];
-        if (!ns_local_may_be_told(l, peer, locals, (size_t)n))
+        if (!reaches(&reach, &l->address) || !ns_local_may_be_told(l, peer, locals, (size_t)n))
             continue;
         struct ns_hello_address *a = &ack->addresses[ack->count++];
         a->scope = (uint8_t)ns_scope_of(&l->address);
@@ -55,14 +109,21 @@ static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *pe
     }
 }
 
-static bool shared_port(const struct ns_guest *g)
+/* The port that a connection came to, or 0. */
+static uint16_t port_of(int fd)
 {
     struct ns_name name = { .length = 0 };
     struct ns_address a;
-    uint16_t port;
-    if (!ns_name_learn(&name, g->source.fd, ns_sys_getsockname) ||
-        ns_address_from_sockaddr(&a, &port, (struct sockaddr *)&name.address, name.length) < 0 ||
-        !ns_port_shared(port))
+    uint16_t port = 0;
+    if (!ns_name_learn(&name, fd, ns_sys_getsockname) ||
+        ns_address_from_sockaddr(&a, &port, (struct sockaddr *)&name.address, name.length) < 0)
+        return 0;
+    return port;
+}
+
+static bool shared_port(uint16_t port)
+{
+    if (port == 0 || !ns_port_shared(port))
         return false;
     ns_info("other sockets listen on port %d too: HELLO is not answered", port);
     return true;
@@ -72,7 +133,8 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
 {
     uint8_t out[NS_PACKET_BYTES_MAX];
     const struct ns_identity *own = ns_identity();
-    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || ns_door_cut_off() || shared_port(g)) {
+    uint16_t port = port_of(g->source.fd);
+    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || ns_door_cut_off() || shared_port(port)) {
         ns_guest_free(g);
         return;
     }
@@ -83,7 +145,7 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
     memcpy(ack.public_key, own->public_key, sizeof ack.public_key);
     ack.key_check =
         ns_auth_key_check(ns_engine.policy.psk, ns_engine.policy.psk_bytes, own->instance, own->public_key);
-    list_addresses(&ack, &g->from);
+    list_addresses(&ack, &g->from, port);
     size_t n = ns_wire_put_hello_ack(out, &ack);
     __atomic_store_n(&last_answer_ns, now.ns, __ATOMIC_SEQ_CST);
     ns_debug("answering HELLO with %d addresses", ack.count);
