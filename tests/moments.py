@@ -5,6 +5,8 @@ the very moment that a connection is replaced. Each case drives both ends call b
     moments.py --list
     moments.py -k peek -x
 """
+import os
+import signal
 import sys
 
 sys.dont_write_bytecode = True
@@ -638,6 +640,24 @@ def lease_of_a_host_that_is_gone(context):
     x.rig.tage.nft("delete table inet gone")
     x.client.do(f"t = socket.create_connection(('tage', {PORT}))")
     x.client.log.wait(ANSWERED, 2)
+
+
+# -- first bytes -----------------------------------------------------------------------------------------------------
+
+@case
+def answer_too_late_for_the_first_bytes(context):
+    """The connection is plain TCP, and the log says so and why."""
+    x = Session(context, client_env={"NAMESOCKET_HOLD": "1ms"}, born=False)
+    os.kill(x.server.pid, signal.SIGSTOP)                     # its kernel accepts, nobody answers
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.client.do("s.sendall(b'early')")
+    x.client.log.wait("no answer to HELLO within 1 ms and two round trips: the connection stays plain TCP")
+    os.kill(x.server.pid, signal.SIGCONT)
+    x.server.do("s = l.accept()[0]")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"early")
+    x.talks()
+    if x.client.log.count(ESTABLISHED):
+        raise Wrong("there is a session")
 
 
 # -- no thread to be had ----------------------------------------------------------------------------------------------
@@ -1287,6 +1307,7 @@ def fork_with_bytes_on_their_way(context):
 
 # What a server's child becomes: a program that serves on descriptor 0, and knows only that.
 SERVING = """import os
+import signal
 while data := os.read(0, 100):
     while data:
         data = data[os.write(1, data.upper()):]

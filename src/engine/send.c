@@ -259,7 +259,8 @@ static ssize_t attempt(struct ns_sock *s, int fd, struct out *o)
     case NS_ASKING:
         if (ns_time_before(ns_now(), s->hold_until))
             return AGAIN_LATER;
-        /* The answer did not come in time for the first bytes. */
+        ns_info("no answer to HELLO within %lld ms and two round trips: the connection stays plain TCP",
+                (long long)ns_engine.policy.hold_margin_ms);
         ns_sock_event(s, NS_EVENT_ANSWER_NO);
         return AGAIN_LATER;
     default:
