@@ -189,6 +189,38 @@ START_TEST(faithful)
 }
 END_TEST
 
+/* ---- somebody else has written ---- */
+
+START_TEST(catches_up)
+{
+    struct ns_pair_of_sessions p;
+
+    ns_pair_make(&p, 2);
+    ns_pair_meet(&p);
+    ns_pair_write(&p.client, 1000);
+    struct ns_session *s = &p.client;
+    uint64_t sent = s->carrier.tx_header_bytes + 1 + 1000; /* SYN among it */
+
+    ck_assert_uint_eq(ns_carrier_written(&s->carrier, sent, 0), 1000);
+    ck_assert_uint_eq(ns_carrier_written(&s->carrier, sent - 400, 400), 1000);
+    ck_assert_uint_eq(ns_carrier_written(&s->carrier, sent, 77), 1077);
+    ck_assert(ns_session_catch_up(s, 1000));
+    ck_assert_uint_eq(ns_ring_used(&s->ring), 1000);
+    ck_assert(!ns_session_catch_up(s, 999));
+    ck_assert(ns_session_catch_up(s, 1077));
+    ck_assert_uint_eq(s->ring.tail, 1077);
+    ck_assert_uint_eq(s->ring.head, 1077);
+    ck_assert_uint_eq(s->carrier.tx_position, 1077);
+    ck_assert(ns_carrier_faithful(&s->carrier, sent, 77, false));
+    s->pins++;
+    ck_assert(!ns_session_catch_up(s, 1078));
+    s->pins--;
+    s->tx_ended = true;
+    ck_assert(!ns_session_catch_up(s, 1078));
+    ns_pair_part(&p);
+}
+END_TEST
+
 /* ---- trimming ---- */
 
 START_TEST(trims_what_is_acknowledged)
@@ -393,6 +425,7 @@ int main(void)
     tcase_add_test(tests, received);
     tcase_add_test(tests, received_above_the_floor);
     tcase_add_test(tests, faithful);
+    tcase_add_test(tests, catches_up);
     tcase_add_test(tests, trims_what_is_acknowledged);
     tcase_add_test(tests, trims_with_the_end_queued);
     tcase_add_test(tests, trims_before_the_end_is_queued);

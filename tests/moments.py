@@ -1460,6 +1460,87 @@ def exec_with_a_thread_inside(context):
     x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
     x.client.log.wait(DEMOTED)
 
+# -- sandboxes ---------------------------------------------------------------------------------------------------------
+
+# A seccomp filter that lets everything through: from here on the shim makes no call of its own.
+SANDBOX = """
+def sandbox():
+    import ctypes
+    own, ret = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
+    program = ctypes.create_string_buffer(struct.pack('HxxxxxxN', 1, ctypes.addressof(ret)))
+    if own.prctl(38, 1, 0, 0, 0) or own.prctl(22, 2, program, 0, 0):
+        os._exit(9)
+"""
+
+SANDBOXED = "pid = os.fork()\nif pid == 0:\n    sandbox()\n    "
+
+
+@case
+def sandbox_of_a_child_that_ends(context):
+    """A monitor and its child without privileges, as in sshd: the child has the session until the login, the next one
+    after it."""
+    x = Session(context)
+    x.server.do(SANDBOX)
+    for n in range(2):
+        x.server.do(SANDBOXED + f"s.sendall(s.recv(5, socket.MSG_WAITALL) + b'{n}')\n    os._exit(0)")
+        x.client.do(f"s.sendall(b'give{n}')")
+        x.client.says("s.recv(6, socket.MSG_WAITALL)", b"give%d%d" % (n, n))
+        x.server.says("os.waitpid(pid, 0)[1]", 0)
+    x.server.do(ECHO + "\ns.close()")
+    echoes(x)
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    for _ in range(2):
+        x.resumes()
+        echoes(x)
+    never_demoted(x)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def sandbox_of_a_child_that_stays(context):
+    """Nobody can know what it reads and writes: plain TCP as soon as another process calls."""
+    x = Session(context)
+    x.server.do(SANDBOX + "r, w = os.pipe()")
+    x.server.do(SANDBOXED + "s.sendall(s.recv(5, socket.MSG_WAITALL))\n    os.write(w, b'.')\n    signal.alarm(60); signal.pause()")
+    x.client.do("s.sendall(b'child')")
+    x.client.says("s.recv(5, socket.MSG_WAITALL)", b"child")
+    x.server.says("os.read(r, 1)", b".")
+    x.server.do("s.sendall(b'parent')")
+    x.client.says("s.recv(6, socket.MSG_WAITALL)", b"parent")
+    x.server.log.wait(DEMOTED)
+    x.talks()
+    x.server.do("os.kill(pid, signal.SIGKILL)")
+
+
+@case
+def sandbox_with_an_inbox(context):
+    """What is unread of the connection before is out of reach there: an error, no stream with a hole."""
+    x = inbox(context)
+    x.client.do(SANDBOX + "r, w = os.pipe()")
+    x.client.do(SANDBOXED + "try: s.recv(100)\n    except OSError as e: os.write(w, errno.errorcode[e.errno].encode())\n"
+                "    os._exit(0)")
+    x.client.do("os.close(w)")
+    told = x.client.do("os.read(r, 100)")
+    if told not in (b"ECONNRESET", b"ENOTCONN"):
+        raise Wrong(f"the child got {told!r}")
+
+
+@case
+def sandbox_of_a_child_whose_last_bytes_are_lost(context):
+    """They are in nobody's ring: the session ends with an error, never with a hole."""
+    x = Session(context)
+    x.server.do(SANDBOX)
+    x.rig.tage.nft("table inet mute { chain out { type filter hook output priority 0;\n"
+                   f"tcp sport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+    x.server.do(SANDBOXED + "s.sendall(b'lost')\n    os._exit(0)")
+    x.server.says("os.waitpid(pid, 0)[1]", 0)
+    x.server.do("s.sendall(b'more')")
+    x.rig.reset_flows([x.rig.troels, x.rig.tage], PORT)
+    x.rig.tage.nft("delete table inet mute")
+    x.server.begin("l.accept()")
+    x.client.says("s.recv(8, socket.MSG_WAITALL)", "ConnectionResetError ECONNRESET")
+
 
 if __name__ == "__main__":
     become_root()

@@ -106,6 +106,25 @@ void ns_session_trim(struct ns_session *s, uint64_t unacknowledged)
         ns_ring_trim(&s->ring, acknowledged);
 }
 
+uint64_t ns_carrier_written(const struct ns_carrier *c, uint64_t acknowledged, uint64_t unacknowledged)
+{
+    uint64_t overhead = (uint64_t)c->tx_header_bytes + c->opener;
+    uint64_t all = acknowledged + unacknowledged;
+    return c->tx_start + (all > overhead ? all - overhead : 0);
+}
+
+bool ns_session_catch_up(struct ns_session *s, uint64_t position)
+{
+    if (s->pins || s->tx_ended || position < s->carrier.tx_position || s->carrier.tx_position != s->ring.head)
+        return false;
+    if (position == s->ring.head)
+        return true;
+    ns_ring_destroy(&s->ring);
+    ns_ring_init(&s->ring, position);
+    s->carrier.tx_position = position;
+    return true;
+}
+
 /* ---- NEW ---- */
 
 size_t ns_session_offer(struct ns_session *s, const struct ns_identity *own, const struct ns_master *master,

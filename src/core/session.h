@@ -119,6 +119,17 @@ bool ns_carrier_faithful(const struct ns_carrier *c, uint64_t acknowledged, uint
 /* Forgets what the peer's kernel has acknowledged, unless pinned. */
 void ns_session_trim(struct ns_session *s, uint64_t unacknowledged);
 
+/*
+ * Somebody else has written to the connection up to offset `position` of the stream. What
+ * the peer lacks of it is not held: until its kernel has acknowledged all, it cannot
+ * resume. False when less was written than is known to have been: changes nothing.
+ */
+bool ns_session_catch_up(struct ns_session *s, uint64_t position);
+
+/* The offset that `acknowledged` and `unacknowledged` (ns_carrier_faithful) come to,
+ * whoever has written; no FIN among it. */
+uint64_t ns_carrier_written(const struct ns_carrier *c, uint64_t acknowledged, uint64_t unacknowledged);
+
 /* ---- NEW ---- */
 
 /*

@@ -6,17 +6,18 @@
 #include "engine/first.h"
 #include "engine/heirloom.h"
 #include "engine/laid.h"
-#include "engine/large.h"
+#include "engine/ledger.h"
 #include "engine/mailbox.h"
 #include "engine/recovery.h"
+#include "engine/swap.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
+#include "engine/witness.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define RECLAIM_MS    1000
-#define WITNESSES_MAX 4096
+#define RECLAIM_MS 1000
 
 uint32_t ns_count_dormant;
 
@@ -63,12 +64,34 @@ static void awake(struct ns_sock *s)
     __atomic_store_n(&s->o.kind, NS_KIND_SOCK, __ATOMIC_SEQ_CST);
 }
 
+/* What a process in a sandbox has written is in the stream, though in nobody's ring. */
+static bool catch_up(struct ns_sock *s)
+{
+    struct ns_ledger l;
+    return s->session.state == NS_CONNECTED && ns_ring_used(&s->inbox) == 0 &&
+           ns_ledger_read_still(s->o.fd, &l) == 0 &&
+           (l.state == NS_TCP_ESTABLISHED || l.state == NS_TCP_CLOSE_WAIT) &&
+           ns_session_catch_up(&s->session,
+                               ns_carrier_written(&s->session.carrier, l.acknowledged, l.unacknowledged));
+}
+
+/* Whether the share's word becomes `mine`: nobody had it, or who had it in a sandbox (`lent`)
+ * has ended. */
+static bool take(struct ns_share *x, uint64_t mine, bool *lent)
+{
+    uint64_t word = word_of(x);
+    uint32_t owner = (uint32_t)(word & NS_SHARE_OWNER);
+    *lent = word == (owner | NS_SHARE_LENT);
+    return *lent ? !ns_holder_alive(owner) && change(x, word, mine) : change(x, 0, mine);
+}
+
 static bool claim(struct ns_sock *s)
 {
     struct ns_share *x = s->share;
+    bool lent = false;
     if (s->kept)
         return true;
-    if (!x || !change(x, 0, me()))
+    if (!x || !take(x, me(), &lent))
         return false;
     uint32_t laid = __atomic_load_n(&x->laid, __ATOMIC_SEQ_CST);
     if (laid != s->laid && !ns_laid_read(s)) {
@@ -78,6 +101,10 @@ static bool claim(struct ns_sock *s)
     }
     s->laid = laid;
     s->hollow = false;
+    if (lent && !catch_up(s)) {
+        __atomic_fetch_or(&x->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST);
+        return false;
+    }
     ns_share_unhold(x, me()); /* after an exec that has failed it is not noted */
     ns_share_hold(x, me());
     return true;
@@ -146,6 +173,27 @@ struct ns_sock *ns_sock_wake(struct ns_object *o)
     return here ? s : NULL;
 }
 
+/* ---- around a sandbox ---- */
+
+void ns_dormant_lend(struct ns_sock *s)
+{
+    bool lent;
+    struct ns_share *x = s->share;
+    if (s->o.kind != NS_KIND_DORMANT)
+        return;
+    bool taken =
+        x && !s->kept && !s->hollow && ns_share_held(x, me()) && take(x, me() | NS_SHARE_LENT, &lent);
+    uint32_t laid = taken ? __atomic_load_n(&x->laid, __ATOMIC_SEQ_CST) : s->laid;
+    taken = taken && (laid == s->laid || ns_laid_read(s));
+    s->laid = laid;
+    if (taken && s->session.state == NS_CONNECTED && ns_ring_used(&s->inbox) == 0)
+        return;
+    lose(s);
+    /* Nobody stands in front of the reads from here on: what is missing must not pass unnoticed. */
+    if (ns_sock_state(s) == NS_FAILED && s->o.fd >= 0)
+        ns_swap_abort(s->o.fd);
+}
+
 /* ---- going to sleep ---- */
 
 /* Table, rx and tx held. False when a thread is inside it: then it stays. */
@@ -171,6 +219,19 @@ static void leave_share(struct ns_sock *s)
     s->share = NULL;
     s->estate = NULL;
     ns_unlock(&s->tx);
+}
+
+/* The session is no more here, but may be asked for here. */
+static void bear_witness(struct ns_sock *s)
+{
+    struct ns_estate *e = s->estate;
+    struct ns_share *x = s->share;
+    ns_share_unhold(x, me());
+    leave_share(s);
+    if (s->session.role == NS_SERVER)
+        ns_witness_bear(e, x);
+    else
+        ns_estate_unuse(e);
 }
 
 void ns_dormant_drop(struct ns_sock *s)
@@ -352,87 +413,6 @@ void ns_dormant_address(struct ns_sock *s)
     ns_table_unhold(&hold);
 }
 
-/* ---- witnesses: what became of sessions that this process had ---- */
-
-static struct witness {
-    struct ns_estate *estate;
-    struct ns_share *share;
-} witnesses[WITNESSES_MAX] NS_LARGE; /* table */
-static unsigned witness_count, next_look;
-
-static void forget_witness(unsigned i)
-{
-    ns_estate_unwatch(witnesses[i].estate);
-    witnesses[i] = witnesses[--witness_count];
-}
-
-/* A few each time, so that as many go as come. */
-static void look_after_witnesses(void)
-{
-    for (int i = 0; i < 3 && witness_count > 0; i++) {
-        unsigned at = next_look++ % witness_count;
-        uint64_t word = word_of(witnesses[at].share);
-        if ((word & NS_SHARE_PLAIN) || !ns_share_held(witnesses[at].share, me()))
-            forget_witness(at);
-    }
-}
-
-/* The session is no more here, but may be asked for here. */
-static void bear_witness(struct ns_sock *s)
-{
-    struct ns_estate *e = s->estate;
-    struct ns_share *x = s->share;
-    bool server = s->session.role == NS_SERVER && !(word_of(x) & NS_SHARE_PLAIN);
-    ns_share_unhold(x, me());
-    leave_share(s);
-    look_after_witnesses();
-    if (server) {
-        if (witness_count == WITNESSES_MAX)
-            forget_witness(next_look++ % WITNESSES_MAX);
-        ns_estate_watch(e);
-        witnesses[witness_count++] = (struct witness){ e, x };
-    } else {
-        ns_estate_unuse(e);
-    }
-}
-
-static enum ns_route route(struct ns_share *x, const uint8_t id[16], uint8_t mailbox[16])
-{
-    uint64_t word = word_of(x);
-    if (word & NS_SHARE_PLAIN)
-        return NS_ROUTE_NONE;
-    if (!__atomic_load_n(&x->named, __ATOMIC_SEQ_CST))
-        return ns_share_held(x, me()) ? NS_ROUTE_LATER : NS_ROUTE_NONE;
-    if (memcmp(x->id, id, sizeof x->id) != 0)
-        return NS_ROUTE_NONE;
-    if ((word & NS_SHARE_OWNER) == 0 || !__atomic_load_n(&x->addressed, __ATOMIC_SEQ_CST))
-        return NS_ROUTE_LATER;
-    memcpy(mailbox, x->mailbox, sizeof x->mailbox);
-    return NS_ROUTE_THERE;
-}
-
-static enum ns_route route_of(const struct ns_sock *s, const uint8_t id[16], uint8_t mailbox[16])
-{
-    if (s->kept)
-        return memcmp(s->session.id, id, sizeof s->session.id) == 0 ? NS_ROUTE_LATER : NS_ROUTE_NONE;
-    return route(s->share, id, mailbox);
-}
-
-enum ns_route ns_dormant_find(const uint8_t id[16], uint8_t mailbox[16])
-{
-    enum ns_route best = NS_ROUTE_NONE;
-    for (struct ns_object *o = ns_objects; o && best != NS_ROUTE_THERE; o = o->next) {
-        enum ns_route r =
-            o->kind == NS_KIND_DORMANT ? route_of((struct ns_sock *)o, id, mailbox) : NS_ROUTE_NONE;
-        best = r > best ? r : best;
-    }
-    for (unsigned i = 0; i < witness_count && best != NS_ROUTE_THERE; i++) {
-        enum ns_route r = route(witnesses[i].share, id, mailbox);
-        best = r > best ? r : best;
-    }
-    return best;
-}
-
 void ns_dormant_fork_child(void)
 {
     ns_count_dormant = 0;
@@ -570,8 +550,8 @@ void ns_dormant_lay_all(void)
             (o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT) && o->fd >= 0 && s->share && !s->heirloom;
         if (here && s->kept)
             awake(s);
-        if (here && o->kind == NS_KIND_SOCK && ns_share_held(s->share, me()) &&
-            !gone_for_others(s) && ns_sock_state(s) != NS_PLAIN)
+        if (here && o->kind == NS_KIND_SOCK && ns_share_held(s->share, me()) && !gone_for_others(s) &&
+            ns_sock_state(s) != NS_PLAIN)
             lay_down(s, o->fd);
         if (here && o->kind == NS_KIND_DORMANT)
             ns_share_unhold(s->share, me());

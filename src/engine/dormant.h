@@ -71,6 +71,16 @@ void ns_dormant_name(struct ns_sock *s);
 /* On the helper, which is there to take it: from now on it is sent here. */
 void ns_dormant_address(struct ns_sock *s);
 
+/* ---- around a sandbox; table held ---- */
+
+/*
+ * This process will make no call of ours any more. What another process may go on with
+ * afterwards is lent to this one: it reads and writes the connection itself, and what it
+ * has written by its end the kernel has counted. Anything else that is dormant becomes
+ * plain TCP.
+ */
+void ns_dormant_lend(struct ns_sock *s);
+
 /* ---- ending; table held ---- */
 
 /* Its last descriptor here is about to be closed. Returns true when other processes
@@ -90,14 +100,5 @@ void ns_dormant_lay_all(void); /* table not held */
 
 /* What nobody has called for goes back to where it was. Returns whether there is any left. */
 bool ns_dormant_reclaim(struct ns_time now);
-
-enum ns_route {
-    NS_ROUTE_NONE,
-    NS_ROUTE_LATER, /* it is, or may be, another process's, which cannot be reached yet */
-    NS_ROUTE_THERE, /* it is at `mailbox` */
-};
-
-/* Where a session is that is not here. Table held. */
-enum ns_route ns_dormant_find(const uint8_t id[16], uint8_t mailbox[16]);
 
 #endif

@@ -181,7 +181,7 @@ void ns_share_unhold(struct ns_share *x, uint32_t pid)
 
 /* A number that was given to another process since counts as there: then the
  * session is less protected, never wrong. */
-static bool alive(uint32_t pid)
+bool ns_holder_alive(uint32_t pid)
 {
     if (pid == NS_HOLDER_UNBORN || pid == NS_HOLDER_MANY)
         return true;
@@ -195,7 +195,7 @@ bool ns_share_held(struct ns_share *x, uint32_t pid)
         uint32_t other = __atomic_load_n(&x->holders[i], __ATOMIC_SEQ_CST);
         if (other == 0 || other == pid)
             continue;
-        if (alive(other))
+        if (ns_holder_alive(other))
             held = true;
         else
             ns_share_unhold(x, other);

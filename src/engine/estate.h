@@ -25,6 +25,7 @@
 #define NS_SHARE_OWNER 0xffffffffull /* bits of a pid */
 #define NS_SHARE_PLAIN (1ull << 32)  /* it is plain TCP: never replay, never move it */
 #define NS_SHARE_MOVED (1ull << 33)  /* the owner has given up the connection that the others have */
+#define NS_SHARE_LENT  (1ull << 34)  /* the owner is in a sandbox, and uses it around us (quiet.h) */
 
 struct ns_share {
     uint64_t word;                    /* atomic */
@@ -71,6 +72,8 @@ bool ns_file_may_hold(uint64_t bytes);
 int ns_share_hold(struct ns_share *x, uint32_t pid);
 void ns_share_hold_at(struct ns_share *x, int place, uint32_t pid);
 void ns_share_unhold(struct ns_share *x, uint32_t pid);
+/* Whether there is such a process. */
+bool ns_holder_alive(uint32_t pid);
 /* Whether any other process than `pid` still has a descriptor of it, as far as can be seen. */
 bool ns_share_held(struct ns_share *x, uint32_t pid);
 

@@ -12,7 +12,6 @@
 /* include/net/tcp_states.h; netinet/tcp.h has these too, but clashes with
  * linux/tcp.h, which alone has all of struct tcp_info. */
 enum {
-    CLOSE_WAIT = 8,
     TIME_WAIT = 6,
     LAST_ACK = 9,
     CLOSING = 11,
@@ -39,7 +38,7 @@ int ns_ledger_read(int fd, struct ns_ledger *out)
         return (int)unacknowledged;
     *out = (struct ns_ledger){
         .state = i.tcpi_state,
-        .fin_received = i.tcpi_state == CLOSE_WAIT || i.tcpi_state == LAST_ACK ||
+        .fin_received = i.tcpi_state == NS_TCP_CLOSE_WAIT || i.tcpi_state == LAST_ACK ||
                         i.tcpi_state == CLOSING || i.tcpi_state == TIME_WAIT,
         .acknowledged = i.tcpi_bytes_acked,
         .unacknowledged = (uint64_t)unacknowledged,
@@ -54,4 +53,18 @@ int ns_ledger_read(int fd, struct ns_ledger *out)
         .probes = i.tcpi_probes,
     };
     return 0;
+}
+
+int ns_ledger_read_still(int fd, struct ns_ledger *out)
+{
+    struct ns_ledger again;
+    int err = ns_ledger_read(fd, out);
+    for (int i = 0; err == 0 && i < 16; i++) {
+        err = ns_ledger_read(fd, &again);
+        bool still = again.acknowledged == out->acknowledged && again.unacknowledged == out->unacknowledged;
+        *out = again;
+        if (still)
+            break;
+    }
+    return err;
 }

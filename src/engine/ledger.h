@@ -10,6 +10,7 @@
 
 #define NS_TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
 #define NS_TCP_CLOSE       7
+#define NS_TCP_CLOSE_WAIT  8
 
 struct ns_ledger {
     uint8_t state;           /* TCP_ESTABLISHED, ... */
@@ -28,6 +29,10 @@ struct ns_ledger {
 
 /* Returns 0, or -ENOTCONN, -EBADF, ... One or two system calls; any thread. */
 int ns_ledger_read(int fd, struct ns_ledger *out);
+
+/* The same, of one moment: its counters come from two calls, so it reads until nothing has
+ * moved in between, a few times at most. */
+int ns_ledger_read_still(int fd, struct ns_ledger *out);
 
 /* SIOCOUTQ alone, or a negative errno. */
 int64_t ns_ledger_unacknowledged(int fd);

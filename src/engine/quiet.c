@@ -1,6 +1,7 @@
 #include "engine/quiet.h"
 
 #include "engine/door.h"
+#include "engine/dormant.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
 #include "engine/listener.h"
@@ -15,11 +16,25 @@ static int next_session(void)
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next) {
         enum ns_state state = o->kind == NS_KIND_SOCK ? ns_sock_state((struct ns_sock *)o) : NS_PLAIN;
-        if ((state != NS_PLAIN && state != NS_FAILED) || o->kind == NS_KIND_DORMANT)
+        if (state != NS_PLAIN && state != NS_FAILED)
             fd = o->fd;
     }
     ns_table_unhold(&hold);
     return fd;
+}
+
+/* As sshd's process before the login, which has the connection only until then. It is not
+ * woken: that would start the helper, in a process that may not have threads. */
+static void lend_all(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects, *next; o; o = next) {
+        next = o->next;
+        if (o->fd >= 0)
+            ns_dormant_lend((struct ns_sock *)o);
+    }
+    ns_table_unhold(&hold);
 }
 
 /* What the application has not accepted yet waits in a listener's queue: that one stays. */
@@ -48,6 +63,7 @@ void ns_quiet_begin(void)
     int fd;
     if (!ns_table || ns_is_quiet())
         return;
+    lend_all();
     while ((fd = next_session()) >= 0)
         if (ns_fd_leave(fd, "a sandbox") == -ENOBUFS)
             break;

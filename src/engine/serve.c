@@ -1,7 +1,6 @@
 #include "engine/serve.h"
 
 #include "engine/broker.h"
-#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/guest.h"
@@ -15,6 +14,7 @@
 #include "engine/sock.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
+#include "engine/witness.h"
 
 #include <errno.h>
 #include <string.h>
@@ -115,7 +115,7 @@ enum ns_refusal ns_serve_holds(const uint8_t id[16])
     ns_table_hold(&hold);
     find(id, &refusal);
     if (refusal == NS_REFUSED_UNKNOWN &&
-        (ns_dormant_find(id, mailbox) == NS_ROUTE_LATER || ns_listener_hides()))
+        (ns_witness_find(id, mailbox) == NS_ROUTE_LATER || ns_listener_hides()))
         refusal = NS_REFUSED_LATER;
     ns_table_unhold(&hold);
     return refusal;
@@ -164,7 +164,7 @@ static bool passed_on(struct ns_guest *g, const uint8_t id[16], enum ns_refusal 
     struct ns_hold hold;
     uint8_t mailbox[NS_MAILBOX_BYTES];
     ns_table_hold(&hold);
-    enum ns_route r = ns_dormant_find(id, mailbox);
+    enum ns_route r = ns_witness_find(id, mailbox);
     ns_table_unhold(&hold);
     if (r == NS_ROUTE_THERE && g->passed != NS_PASSED_BY_FAMILY &&
         ns_mailbox_pass(mailbox, g->source.fd, g->in, g->have)) {

@@ -75,18 +75,10 @@ bool ns_sock_event(struct ns_sock *s, enum ns_event event)
 
 bool ns_sock_faithful(struct ns_sock *s, int fd)
 {
-    struct ns_ledger l, again;
-    if (__atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) || !ns_dormant_ours(s) || ns_ledger_read(fd, &l) < 0)
+    struct ns_ledger l;
+    if (__atomic_load_n(&s->unfaithful, __ATOMIC_ACQUIRE) || !ns_dormant_ours(s) ||
+        ns_ledger_read_still(fd, &l) < 0)
         return false;
-    /* The two counters come from two calls: on a living connection, only what
-     * has not moved in between is a picture of one moment. */
-    for (int i = 0; i < 16; i++) {
-        if (ns_ledger_read(fd, &again) < 0)
-            return false;
-        if (again.acknowledged == l.acknowledged && again.unacknowledged == l.unacknowledged)
-            break;
-        l = again;
-    }
     return ns_carrier_faithful(&s->session.carrier, l.acknowledged, l.unacknowledged, s->fin_queued);
 }
 
