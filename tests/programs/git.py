@@ -60,7 +60,7 @@ def daemon(s):
 
 
 @case("git-ssh", "git clone ssh://", ["git", "sshd", "ssh", "ssh-keygen"], shape=openssh.SHAPE,
-      done="8 MB cloned over ssh, git fsck", plain=openssh.SANDBOX)
+      done="8 MB cloned over ssh, git fsck")
 def over_ssh(s):
     home = openssh.sshd(s)
     tree = repository(s, "home/repo.git")

@@ -7,7 +7,6 @@ from rig.pair import PORT, Wrong
 from .stage import case, find, need_users, random_bytes, size
 
 SHAPE = "fork, exec (`sshd -R`), a sandboxed child before the login, a process of the user's after it"
-SANDBOX = "before the login, sshd takes the connection into a sandbox"
 USER, UID = "thesis", 54321
 
 CONFIG = """Port {port}
@@ -50,7 +49,7 @@ def options(s, port_option="-p"):
 
 
 @case("ssh", "ssh, sshd", ["sshd", "ssh", "ssh-keygen"], ("-V",), SHAPE,
-      "login with a command: 4 MB into its standard input and back", SANDBOX)
+      "login with a command: 4 MB into its standard input and back")
 def command(s):
     sshd(s)
     data = b"first line\n" + random_bytes(4_000_000)
@@ -67,7 +66,7 @@ def command(s):
     s.same_file(target, data)
 
 
-@case("scp", "scp", ["sshd", "ssh", "scp", "ssh-keygen"], ("-V",), SHAPE, "8 MB copied to the server", SANDBOX)
+@case("scp", "scp", ["sshd", "ssh", "scp", "ssh-keygen"], ("-V",), SHAPE, "8 MB copied to the server")
 def scp(s):
     home = sshd(s)
     data = random_bytes(8_000_000)
@@ -78,7 +77,7 @@ def scp(s):
     s.same_file(target, data)
 
 
-@case("scp-from", "scp", ["sshd", "ssh", "scp", "ssh-keygen"], ("-V",), SHAPE, "8 MB copied from the server", SANDBOX)
+@case("scp-from", "scp", ["sshd", "ssh", "scp", "ssh-keygen"], ("-V",), SHAPE, "8 MB copied from the server")
 def scp_from(s):
     sshd(s)
     data = random_bytes(8_000_000)
@@ -90,7 +89,7 @@ def scp_from(s):
 
 
 @case("ssh-forward", "ssh -L", ["sshd", "ssh", "ssh-keygen", "socat"], ("-V",), SHAPE,
-      "4 MB through a forwarded port to an echo server and back", SANDBOX)
+      "4 MB through a forwarded port to an echo server and back")
 def forward(s):
     sshd(s)
     data = random_bytes(4_000_000)
@@ -110,8 +109,7 @@ def forward(s):
 
 
 @case("ssh-control", "ssh ControlMaster", ["sshd", "ssh", "ssh-keygen"], ("-V",),
-      SHAPE + "; the client's master goes into the background", "two commands and 8 MB over one master's connection",
-      SANDBOX)
+      SHAPE + "; the client's master goes into the background", "two commands and 8 MB over one master's connection")
 def control(s):
     sshd(s)
     shared = [*options(s), "-o", f"ControlPath={s.path('control')}"]
