@@ -10,10 +10,11 @@ limit=${NAMESOCKET_KERNEL_TIMEOUT:-1200}
 
 # Time is simulated: it passes only when nobody computes. Sleeps take no time, and a busy machine does not show.
 boot_uml() { # APPEND
-    # The guest's memory is a file; /dev/shm, the default, is small in some containers.
+    # The guest's memory is a file that code runs from. /dev/shm, the default, is small in some containers, where
+    # several guests are to have room, and in some no code may run from it.
     local memory=$object shm
     shm=$(df --output=avail /dev/shm 2> /dev/null | tail -n 1)
-    [ "${shm:-0}" -lt 700000 ] || memory=/dev/shm
+    [ "${shm:-0}" -lt 3000000 ] || grep -q ' /dev/shm .*noexec' /proc/mounts || memory=/dev/shm
     # shellcheck disable=SC2086
     TMPDIR=$memory exec timeout -k 5 "$limit" "$object/linux" mem=512M root=/dev/root rootfstype=hostfs rootflags=/ ro \
         con=null con0=null,fd:2 con1=null,fd:1 time-travel=inf-cpu ns_out=/dev/tty1 $1 2> "$run/messages"

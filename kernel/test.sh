@@ -1,32 +1,35 @@
 #!/bin/bash
 # The kernel half: build it, boot it, test it.
 #
-#   kernel/test.sh [--config NAME]... [--fetch-only] [--build-only] [--no-install] [--run COMMAND]
-#                  [TEST...]
+#   kernel/test.sh [--config NAME]... [--fetch-only] [--build-only] [--no-install] [--shim FILE]
+#                  [--run COMMAND] [TEST...]
 #
 #   --config     one of these only; more than one may be given
 #                  lean    User Mode Linux: KUnit and every selftest
 #                  demo    the same kernel: what tools/demo-kernel.sh shows
+#                  both    the same kernel: both halves on one host, which takes the shim
 #                  debug   lean with KASAN, lockdep, kmemleak, UBSAN
 #                  smp     QEMU with two processors, in turn, and lockdep: a choice of the selftests
 #                  load    the same kernel, both processors at once: connections under load
 #                  kcsan   load, with a kernel that looks for data races
 #                  off     CONFIG_TCP_PRESERVE=n: is only built
-#                By default, the first three.
+#                By default, the first four.
 #   --fetch-only get the kernel source and apply the series
 #   --build-only and compile
-#   --no-install do not install missing packages; then what needs them fails
+#   --no-install do not install missing packages; where one is missing, all is skipped
+#   --shim       libnsshim.so for "both" (default: the one in the build directory "build", if there is one)
 #   --run        boot, run this command in the selftests' directory, print what it prints
 #
 # The kernel is Debian's linux-source-6.12 with kernel/patches, and runs as a process; the machine's own kernel is not
 # touched. Output is TAP: for each configuration KUnit, the selftests (all, or those named, and then in lean if no
 # other is given), and whether the guest's kernel warned of anything. tree.sh says where source and builds are kept,
-# and for how long. Needs 5 GB there, Debian 12's apt, and what "tools/install-deps.sh kernel" installs. Where apt has no such
-# package, all is skipped. The last line is the count; the exit status is 0 only if nothing failed.
+# and for how long. Needs 4 GB there, Debian 12's apt, x86-64, and what "tools/install-deps.sh kernel" installs. A machine
+# that cannot have or run such a kernel skips what it cannot, and says why. The last line is the count; the exit status
+# is 0 only if nothing failed.
 set -u
 . "$(dirname "$0")/tree.sh"
 . "$(dirname "$0")/boot.sh"
-configs= stop= run= tests= install=yes
+configs= stop= run= tests= install=yes shim=
 while [ $# -gt 0 ]; do
     case $1 in
     --config)
@@ -38,13 +41,14 @@ while [ $# -gt 0 ]; do
     --build-only) stop=build ;;
     --run) run=${2-}; shift ;;
     --no-install) install=no ;;
+    --shim) shim=$(realpath -qe -- "${2-}"); shift ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     -*) echo "test.sh: unknown option $1 (--help)" >&2; exit 2 ;;
     *) tests="$tests $1" ;;
     esac
     shift
 done
-if [ -n "$run$tests" ]; then : "${configs:= lean}"; else : "${configs:= lean demo debug}"; fi
+if [ -n "$run$tests" ]; then : "${configs:= lean}"; else : "${configs:= lean demo both debug}"; fi
 
 passed=0 failed=0 skipped=0
 end() {
@@ -56,6 +60,13 @@ end() {
 fail() {
     echo "not ok - $*"
     failed=$((failed + 1))
+    end
+}
+
+# For want of something that is none of the kernel's faults
+skip_all() {
+    echo "skipped, not passed: $*"
+    for config in $configs; do result ok "$config # SKIP"; done
     end
 }
 
@@ -85,6 +96,12 @@ judge() { # CONFIG
     local config=$1 line plan got
     cd "$cache/run-$1" || return
     sed -i 's/\r$//' output messages
+    # Nothing of the guest's kernel has run yet: no ptrace, no memory that code may be in, no QEMU.
+    if ! grep -q 'Linux version' messages; then
+        cat messages output | sed 's/^/# /'
+        result ok "$config # SKIP this machine does not let such a kernel begin"
+        return
+    fi
     # KUnit prints at boot, before the first process; its lines have the kernel's time stamps.
     got=$((passed + failed))
     while read -r line; do
@@ -120,23 +137,31 @@ judge() { # CONFIG
     check "$config: no kernel warning"
 }
 
-mkdir -p "$cache" && cd "$cache" || fail "no directory $cache"
+# The series is for one version. Where the machine has another one, that it does not fit says nothing about it.
+other_version() {
+    case $deb in *"_${version}_"*) return 1 ;; esac
+    skip_all "the series is for $version, and does not fit ${deb%_all.deb}"
+}
+
+mkdir -p "$cache" && cd "$cache" || skip_all "no directory $cache"
 exec 8> lock
 flock 8 || fail "cannot lock $cache"
+[ "$(uname -m)" = x86_64 ] || skip_all "this machine is no x86-64"
 # shellcheck disable=SC2086
 if [ $install = yes ] && [ -n "$(missing_commands $configs)" ]; then "$kernel/../tools/install-deps.sh" kernel; fi
 # shellcheck disable=SC2086
 missing=$(missing_commands $configs)
-[ -z "$missing" ] || fail "everything is installed: no" $missing
+[ -z "$missing" ] || skip_all "not installed:" $missing
+room || skip_all "no room in $cache"
 tree
 case $? in
 0) ;;
-2) echo "apt has no linux-source-6.12 here: skipped, not passed"; for config in $configs; do result ok "$config # SKIP"; done; end ;;
-*) fail "the series applies" ;;
+2) skip_all "apt has no linux-source-6.12 here" ;;
+*) other_version || fail "the series applies" ;;
 esac
 [ "$stop" != fetch ] || exit 0
 for config in $configs; do
-    build "$config" || fail "the $config kernel builds"
+    build "$config" || other_version || fail "the $config kernel builds"
 done
 prune
 [ "$stop" != build ] || exit 0
@@ -148,9 +173,11 @@ if [ -n "$run" ]; then
     exit
 fi
 
+: "${shim:=$(realpath -qe "$kernel/../build/src/preload/libnsshim.so")}"
 for config in $configs; do
     case $config in
     off) continue ;;
+    both) [ -n "$shim" ] || continue; run="SHIM=$shim $kernel/guest/both.sh" ;;
     smp) run=$kernel/guest/smp.sh ;;
     load | kcsan) run=$kernel/guest/load.sh ;;
     demo) run=$kernel/guest/demo.sh ;;
@@ -164,6 +191,10 @@ done
 { wait; } 2> /dev/null
 pids=
 for config in $configs; do
-    if [ "$config" = off ]; then result ok "off: builds"; else judge "$config"; fi
+    case $config:$shim in
+    off:*) result ok "off: builds" ;;
+    both:) result ok "both # SKIP no libnsshim.so (--shim)" ;;
+    *) judge "$config" ;;
+    esac
 done
 end

@@ -24,7 +24,7 @@ version=6.12.117-1~deb12u1
 # Words of a configuration: its machine (a file of config/), and more files of config/.
 configuration() {
     case $1 in
-    lean | demo) echo uml ;;
+    lean | demo | both) echo uml ;;
     debug) echo uml debug ;;
     smp | load) echo x86 smp ;;
     kcsan) echo x86 kcsan ;;
@@ -43,6 +43,13 @@ missing_commands() {
     for command in $all; do
         PATH=$PATH:/usr/sbin:/sbin command -v "$command" > /dev/null || echo "$command"
     done
+}
+
+# Is there room for what is not there yet? In kilobytes: the source, and one build.
+room() {
+    local need=1000000
+    [ -f deb.stamp ] || need=4000000
+    [ "$(df --output=avail . | tail -n 1)" -gt $need ]
 }
 
 # Debian 12 has the package in its security suite; where that is not among the machine's sources, it is looked for
@@ -83,12 +90,16 @@ changes() {
 }
 
 # The tree is kept; when the series changes, patches are taken off it from the end to the first that changed, and
-# the new ones put on, so that only what changed is compiled again.
+# the new ones put on, and files that end up as before keep their time, so that only what changed is compiled again.
 series() {
     local p name keep=yes undo=
     series_hash=$(for p in "$kernel"/patches/*.patch; do changes "$p"; done | sha256sum | cut -c 1-16)-${deb%.deb}
     [ "$(cat series.stamp 2> /dev/null)" != "$series_hash" ] || return 0
     rm -f series.stamp
+    # patch writes a new file and renames it, so before/, and plain/, stay as they are.
+    rm -rf before
+    mkdir before
+    (cd source 2> /dev/null && sed -n 's|^+++ b/||p' ../applied/*.patch | sort -u | xargs -r cp -al --parents -t ../before)
     for p in applied/*.patch; do
         [ -f "$p" ] || continue
         name=${p#applied/}
@@ -99,7 +110,6 @@ series() {
         patch -R -s -f -d source -p1 < "$p" > /dev/null 2>&1 || { rm -rf source; break; }
         rm "$p"
     done
-    # patch writes a new file and renames it, so plain/ stays as it is.
     if [ ! -f source/Makefile ]; then
         rm -rf source applied
         cp -al plain source || return 1
@@ -112,6 +122,11 @@ series() {
         patch -s -f -d source -p1 < "$p" || { rm -rf source applied; return 1; }
         cp "$p" applied/
     done
+    # What came to be what it was is the same file again, or make would compile what includes it.
+    (cd before && find . -type f) | while read -r p; do
+        if ! [ "before/$p" -ef "source/$p" ] && cmp -s "before/$p" "source/$p"; then mv "before/$p" "source/$p"; fi
+    done
+    rm -rf before
     echo "$series_hash" > series.stamp
 }
 
@@ -125,7 +140,7 @@ tree() {
 object() {
     case $1 in
     load) echo build-smp ;;
-    demo) echo build-lean ;;
+    demo | both) echo build-lean ;;
     *) echo "build-$1" ;;
     esac
 }

@@ -2,7 +2,7 @@
 # Both halves on one host: programs under the shim, on a kernel that has the series. The kernel is to move first, and
 # the shim to step in only where the kernel cannot. Runs in a guest:
 #
-#   kernel/test.sh --run "SHIM=/path/to/libnsshim.so $PWD/kernel/guest/both.sh"
+#   kernel/test.sh --config both
 #
 # The working directory is that of the selftests, whose hosts these are.
 # shellcheck disable=SC1091,SC2154,SC2034,SC2086
