@@ -311,6 +311,9 @@ and back, which shows that it is protected and that the server has caught up. Cl
 for a minute; SO_LINGER would spare that but may throw NEW away (thesis, 7.2), so the number of connections of a
 run is bounded instead, the same for every variant.
 
+### The kernel half
+
+{kernel_half}
 ## Counted
 
 {counted}
@@ -348,6 +351,17 @@ packets run over, at any moment of the interval. Every byte of every echo is com
 {weights}"""
 
 
+def kernel_half():
+    """The same table of the kernel half, out of the page that kernel/bench.sh writes."""
+    kernel = text(os.path.join(os.path.dirname(__file__), "..", "docs"), "performance-kernel.md")
+    verdict = re.search(r"^(?:Falls short: |All goals ).*", kernel, re.M)
+    rows = re.search(r"^## Throughput.*?(^\|.*?)\n\n", kernel, re.M | re.S)
+    if not verdict or not rows:
+        return "not measured\n"
+    return (f"From [performance-kernel.md](performance-kernel.md), which says how. Instructions instead of times, so less is\n"
+            f"better; a ratio is the unpatched kernel's count divided by this one's.\n\n{rows[1]}\n\nIts goals: {verdict[0].lower()}\n")
+
+
 def main():
     if len(sys.argv) != 2:
         print("Usage: performance.py DIRECTORY", file=sys.stderr)
@@ -359,7 +373,8 @@ def main():
     page = PAGE.format(date=f"Measured on {date}." if date else "", machine=text(directory, "machine"),
                        commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap, calls, processes, files),
                        table_7_1=table_7_1(bench), counted=counted(counts), gaps=gaps(gap), beyond_libc=beyond_libc(calls),
-                       by_process=by_process(processes), by_file=by_file(files), weights=weights(memory))
+                       by_process=by_process(processes), by_file=by_file(files), weights=weights(memory),
+                       kernel_half=kernel_half())
     sys.stdout.write(page)
     return 0
 
