@@ -20,23 +20,23 @@ NS_EXPORT int close(int fd)
 
 NS_TWIN(__close, close);
 
-/* The engine's descriptors that a range must pass over; a process has a handful. */
-struct spared {
-    unsigned n;
-    unsigned fd[64];
+/* A range that is being closed, from below, around the engine's descriptors. */
+struct range {
+    unsigned next; /* all below is done */
+    int flags;
 };
 
-/* `fd` is about to be closed with a range. False when there is no room to remember that it must not be. */
-static bool visit(struct spared *spared, unsigned fd)
+/* `fd` is open, and next in order. False when the kernel does not close what is below; errno says why. */
+static bool visit(struct range *r, unsigned fd, bool spared)
 {
-    if (!ns_fd_internal((int)fd)) {
+    if (!spared && !ns_fd_internal((int)fd)) {
         if (ns_ours((int)fd))
             ns_fd_closing((int)fd);
         return true;
     }
-    if (spared->n == sizeof spared->fd / sizeof spared->fd[0])
+    if (fd > r->next && ns_real.close_range(r->next, fd - 1, r->flags) < 0)
         return false;
-    spared->fd[spared->n++] = fd;
+    r->next = fd + 1;
     return true;
 }
 
@@ -61,29 +61,30 @@ struct entry { /* getdents64(2) */
 };
 
 /*
- * Visits the open descriptors from `first` to `top`, in rising order as the
- * kernel lists them. No libc: closefrom is called between fork and exec.
- * False when they cannot be listed, or too many are internal.
+ * Visits the open descriptors from r->next to `top`, in rising order as the kernel
+ * lists them. No libc: closefrom is called between fork and exec. Returns 1, 0 when
+ * they cannot be listed (the rest is to be visited otherwise), or -1 as `visit`.
  */
-static bool visit_open(struct spared *spared, unsigned first, unsigned top)
+static int visit_open(struct range *r, unsigned top)
 {
     int dir = ns_sys_openat(AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     _Alignas(struct entry) char buf[2048];
-    bool fits = true;
+    unsigned first = r->next;
+    bool going = true;
     long n = -1;
 
     if (dir < 0)
-        return false;
-    while (fits && (n = ns_syscall6(SYS_getdents64, dir, (long)buf, sizeof buf, 0, 0, 0)) > 0) {
-        for (long at = 0; at < n && fits; at += ((struct entry *)(buf + at))->bytes) {
+        return 0;
+    while (going && (n = ns_syscall6(SYS_getdents64, dir, (long)buf, sizeof buf, 0, 0, 0)) > 0) {
+        for (long at = 0; at < n && going; at += ((struct entry *)(buf + at))->bytes) {
             unsigned fd = number(((struct entry *)(buf + at))->name);
 
             if (fd >= first && fd <= top)
-                fits = visit(spared, fd);
+                going = visit(r, fd, fd == (unsigned)dir);
         }
     }
     ns_sys_close(dir);
-    return fits && n == 0;
+    return !going ? -1 : n == 0;
 }
 
 /*
@@ -94,23 +95,16 @@ static bool visit_open(struct spared *spared, unsigned first, unsigned top)
 static int close_around(unsigned first, unsigned last, int flags)
 {
     unsigned top = last < NS_FD_MAX ? last : NS_FD_MAX - 1;
-    struct spared spared = { 0 };
+    struct range r = { first, flags };
+    int listed = visit_open(&r, top);
 
-    if (!visit_open(&spared, first, top)) {
-        spared.n = 0;
-        for (unsigned fd = first; fd <= top; fd++) {
-            if (!visit(&spared, fd))
-                return (int)ns_result(-ENOMEM);
-        }
+    for (unsigned fd = r.next; listed == 0 && fd <= top; fd++) {
+        if (!visit(&r, fd, false))
+            listed = -1;
     }
-    for (unsigned i = 0; i < spared.n; i++) {
-        unsigned fd = spared.fd[i];
-
-        if (fd > first && ns_real.close_range(first, fd - 1, flags) < 0)
-            return -1;
-        first = fd + 1;
-    }
-    return first <= last ? ns_real.close_range(first, last, flags) : 0;
+    if (listed < 0)
+        return -1;
+    return r.next <= last ? ns_real.close_range(r.next, last, flags) : 0;
 }
 
 /* CLOSE_RANGE_CLOEXEC closes nothing, and ours have that flag already. */
