@@ -309,6 +309,47 @@ def oldest_stranger_asks(context):
     expect("whether the others are dropped", [ended_already(conn) for conn in asked], [True] * 16)
 
 
+def asks_and_reads_on(context):
+    """A client that asks for its session, and uses the old connection, does not make the server keep all it sends."""
+    stage = Stage(context)
+    client = stage.session()
+    asked, _ack = client.ask()
+    for _ in range(800):
+        client.echo(bytes(1 << 16))
+        if ended_already(asked):
+            break
+    else:
+        raise Wrong("50 MB are kept for it")
+    client.move().echo(b"still here")
+
+
+def exchanges_of_many_sessions(context):
+    """A source that has many sessions cannot take all descriptors by asking for each."""
+    stage = Stage(context, "--form", "epoll")
+    hello = stage.hello()
+    clients = [stage.client(hello).begin(b"mine") for _ in range(40)]
+    for client in clients:
+        client.expect(b"mine")
+    stage.log.wait(CONNECTED, len(clients), 20)
+    asked = [client.ask()[0] for client in clients for _ in range(15)]
+    wait_for("all but 512 to be dropped", lambda: sum(not ended_already(c) for c in asked) == 512)
+    clients[0].move().echo(b"still here")
+
+
+def reset_before_it_was_read(context):
+    """What is awaited is looked into for a session: an error that waits there stays the application's."""
+    stage = Stage(context, "--form", "blocking", "--hold")
+    hello = stage.hello()
+    conn = connect(stage.troels, stage.to)
+    stage.server.wait_line("^1 accepted")
+    reset(conn)
+    other, ack = stage.client(hello).ask()
+    expect("the answer's status", ack.status, UNKNOWN)
+    other.close()
+    stage.server.send("go")
+    stage.server.wait_line("^1 error ConnectionResetError", 20)
+
+
 def leases_for_all(context):
     """Who asks and asks takes no leases away but his own."""
     stage = Stage(context)
@@ -692,6 +733,9 @@ def all_cases():
     cases["crowd/silent-strangers"] = silent_strangers
     cases["crowd/exchanges-of-one-session"] = many_exchanges
     cases["crowd/oldest-stranger-asks"] = oldest_stranger_asks
+    cases["crowd/asks-and-reads-on"] = asks_and_reads_on
+    cases["crowd/exchanges-of-many-sessions"] = exchanges_of_many_sessions
+    cases["left/reset-before-it-was-read"] = reset_before_it_was_read
     cases["crowd/leases"] = leases_for_all
     cases["crowd/400-resume-at-once"] = all_at_once
     cases["hello/addresses"] = told

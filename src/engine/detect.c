@@ -10,6 +10,7 @@
 #include "engine/link.h"
 #include "engine/preserve.h"
 #include "engine/resume.h"
+#include "engine/serve.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
@@ -273,6 +274,7 @@ static bool look(struct ns_sock *s, struct ns_time now)
     }
     hear(p, &l, now);
     ns_resume_progress(s, l.acknowledged, l.received, now);
+    ns_serve_relieve(s, l.unacknowledged);
     /* The kernel announces a lost carrier up to a second late (its linkwatch), but
      * says so when it is asked: once where an acknowledgement is a little late, and
      * where what the peer would take does not leave this host. */

@@ -264,7 +264,10 @@ bool ns_first_names(int fd, const uint8_t id[16])
 {
     uint8_t p[NS_PACKET_BYTES_NEW];
     struct ns_new new;
-    return ns_sys_recv(fd, p, sizeof p, MSG_PEEK | MSG_DONTWAIT) == sizeof p &&
+    int unread = 0;
+    /* A look at an empty queue would take the error that the application is to get. */
+    return ns_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread >= NS_PACKET_BYTES_NEW &&
+           ns_sys_recv(fd, p, sizeof p, MSG_PEEK | MSG_DONTWAIT) == sizeof p &&
            ns_wire_get_new(p, sizeof p, &new) > 0 && memcmp(new.session_id, id, 16) == 0;
 }
 

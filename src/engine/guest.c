@@ -10,6 +10,7 @@
 
 #define STRANGERS_MAX 128
 #define LEASES_MAX    128
+#define ASKING_MAX    512
 #define CROWDS        256
 #define CHUNK         32
 
@@ -19,7 +20,7 @@ static struct ns_guest *last, *unused;
 static struct table {
     unsigned count, most;
     uint16_t crowds[CROWDS]; /* how many there are of each */
-} strangers = { .most = STRANGERS_MAX }, leases = { .most = LEASES_MAX };
+} strangers = { .most = STRANGERS_MAX }, leases = { .most = LEASES_MAX }, asking = { .most = ASKING_MAX };
 
 static struct ns_lock lease_lock;
 static int lease_fds[LEASES_MAX]; /* lease_lock */
@@ -79,7 +80,7 @@ struct ns_guest *ns_guest_new(int fd, void (*ready)(struct ns_source *, uint32_t
 
 static struct table *table_of(const struct ns_guest *g)
 {
-    return g->state == NS_GUEST_LEASE ? &leases : &strangers;
+    return g->state == NS_GUEST_LEASE ? &leases : g->state == NS_GUEST_ANSWERED ? &asking : &strangers;
 }
 
 static void note_lease(int fd, bool on)
@@ -124,11 +125,18 @@ static struct ns_guest *victim(struct table *t, const struct ns_guest *newcomer)
     return found;
 }
 
+struct ns_guest *ns_guest_in_the_way(const struct ns_guest *g)
+{
+    struct table *t = table_of(g);
+    return t->count == t->most ? victim(t, g) : NULL;
+}
+
 void ns_guest_count(struct ns_guest *g)
 {
     struct table *t = table_of(g);
-    if (t->count == t->most)
-        ns_guest_free(victim(t, g));
+    struct ns_guest *other = ns_guest_in_the_way(g);
+    if (other)
+        ns_guest_free(other);
     g->counted = true;
     t->count++;
     t->crowds[g->crowd]++;
@@ -175,6 +183,7 @@ void ns_guest_fork_child(void)
     ns_guests = last = unused = NULL;
     strangers = (struct table){ .most = STRANGERS_MAX };
     leases = (struct table){ .most = LEASES_MAX };
+    asking = (struct table){ .most = ASKING_MAX };
     lease_fd_count = 0;
     ns_lock_reset(&lease_lock);
 }

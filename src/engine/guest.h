@@ -2,9 +2,8 @@
  * Accepted connections that the application never sees, and the limits on what
  * strangers may cost by them (docs/protocol.md, "Keys"). On the helper.
  *
- * Strangers and leases have a table each. When one is full, the oldest of the
- * source that has most in it goes: who fills it pushes out his own. What has
- * proved itself is in neither, and is not limited by them.
+ * Strangers, leases and exchanges that only ask so far have a table each. When one is
+ * full, the oldest of the source that has most in it goes: who fills it pushes out his own.
  */
 #ifndef NS_ENGINE_GUEST_H
 #define NS_ENGINE_GUEST_H
@@ -51,8 +50,10 @@ extern struct ns_guest *ns_guests; /* the oldest */
 struct ns_guest *ns_guest_new(int fd, void (*ready)(struct ns_source *, uint32_t, struct ns_time),
                               void (*expired)(struct ns_timer *, struct ns_time));
 
-/* Puts it into the table of its state, a stranger's or a lease's; another may have to go. */
+/* Puts it into the table of its state; another may have to go. */
 void ns_guest_count(struct ns_guest *g);
+/* The one that would, or NULL. */
+struct ns_guest *ns_guest_in_the_way(const struct ns_guest *g);
 
 /* It becomes something else, and leaves the table that it is in. */
 void ns_guest_become(struct ns_guest *g, enum ns_guest_state state);

@@ -22,6 +22,9 @@
 #define STRANGER_MS   2000
 #define PROVEN_MS     10000
 #define EXCHANGES_MAX 16 /* about one session; above what a client tries at once */
+#define PINNED_MAX    ((uint64_t)1 << 20) /* bytes kept for exchanges about one session, at the least */
+#define SEARCH_MS     100
+#define SEARCH_LOOKS  2000
 #define OFFERED_MAX   64 /* strangers may send RESUMEs for sessions that nobody has */
 
 static struct ns_log_limit refusals;
@@ -94,15 +97,33 @@ static void make_room(struct ns_sock *s)
         dismiss(g);
 }
 
+/* Strangers may send as many RESUMEs for no session as they like: what it costs to look for one
+ * where nobody has read yet is bounded. */
+static bool may_search(void)
+{
+    static struct ns_time until;
+    static uint32_t looks;
+    struct ns_time now = ns_now();
+    if (!ns_time_before(now, until)) {
+        until = ns_time_add(now, ns_time_ms(SEARCH_MS));
+        looks = 0;
+    }
+    if (looks >= SEARCH_LOOKS)
+        return false;
+    looks += __atomic_load_n(&ns_count_awaiting, __ATOMIC_SEQ_CST);
+    return true;
+}
+
 /* The session, wherever its first connection is by now; table held. */
 static struct ns_sock *find(const uint8_t id[16], enum ns_refusal *refusal)
 {
     struct ns_sock *s = ns_sock_find(id);
     /* The application may not have read its first bytes yet, or not even accepted it. */
-    if (!s && ns_first_find(id))
+    bool may = s || may_search();
+    if (!s && may && ns_first_find(id))
         s = ns_sock_find(id);
     *refusal = s && ns_session_protected(&s->session) ? NS_GO_ON : NS_REFUSED_UNKNOWN;
-    if (!s && ns_listener_queued(id))
+    if (!s && (!may || ns_listener_queued(id)))
         *refusal = NS_REFUSED_LATER;
     return ns_sock_help(s);
 }
@@ -177,6 +198,14 @@ static bool passed_on(struct ns_guest *g, const uint8_t id[16], enum ns_refusal 
     return false;
 }
 
+/* So that what the ring holds later is what was kept for the exchange; table and tx held. */
+static void forget_acknowledged(struct ns_sock *s)
+{
+    int64_t unacknowledged = ns_ledger_unacknowledged(s->o.fd >= 0 ? s->o.fd : s->linger_fd);
+    if (unacknowledged >= 0 && s->session.state == NS_CONNECTED)
+        ns_session_trim(&s->session, (uint64_t)unacknowledged);
+}
+
 static void got_resume(struct ns_guest *g, struct ns_time now)
 {
     struct ns_resume p;
@@ -195,6 +224,7 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
     if (held) {
         uint64_t received = ns_swap_received(s);
         ns_lock(&s->tx);
+        forget_acknowledged(s);
         n = ns_exchange_answer(&g->exchange, &s->session, g->in, nonce, received, own->instance, &refusal, out);
         ns_unlock(&s->tx);
     }
@@ -222,6 +252,10 @@ static void got_resume(struct ns_guest *g, struct ns_time now)
     ns_guest_become(g, NS_GUEST_ANSWERED);
     g->sock = s;
     s->guests++;
+    struct ns_guest *other = ns_guest_in_the_way(g);
+    if (other)
+        dismiss(other);
+    ns_guest_count(g);
     if (!send_whole(g, out, n)) {
         dismiss(g);
         return;
@@ -525,6 +559,35 @@ void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, bool by_fam
 void ns_serve_fork_child(void)
 {
     offered = 0;
+}
+
+/* What is acknowledged and kept all the same: it grows only while the old connection works, so that
+ * nobody needs another. */
+static bool pinned_too_much(struct ns_sock *s, uint64_t unacknowledged)
+{
+    int buffer = 0;
+    socklen_t len = sizeof buffer;
+    ns_sys_getsockopt(s->o.fd >= 0 ? s->o.fd : s->linger_fd, SOL_SOCKET, SO_SNDBUF, &buffer, &len);
+    uint64_t most = 4 * (uint64_t)buffer > PINNED_MAX ? 4 * (uint64_t)buffer : PINNED_MAX;
+    ns_lock(&s->tx);
+    uint64_t used = ns_ring_used(&s->session.ring);
+    ns_unlock(&s->tx);
+    return used > unacknowledged && used - unacknowledged > most;
+}
+
+void ns_serve_relieve(struct ns_sock *s, uint64_t unacknowledged)
+{
+    if (s->guests == 0 || !pinned_too_much(s, unacknowledged))
+        return;
+    ns_info("a client asks for its session and does not take it: it has to ask again");
+    for (struct ns_guest *g = ns_guests, *next; g; g = next) {
+        next = g->next;
+        if (g->sock == s && g->state == NS_GUEST_ANSWERED)
+            dismiss(g);
+    }
+    ns_lock(&s->tx);
+    forget_acknowledged(s);
+    ns_unlock(&s->tx);
 }
 
 void ns_serve_forget(struct ns_sock *s)

@@ -18,8 +18,13 @@ void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, bool by_fam
 
 void ns_serve_fork_child(void);
 
-/* The session ends: so do exchanges about it. */
 struct ns_sock;
+
+/* Ends exchanges that only ask, where they have made the session keep much more than it would
+ * have to. `unacknowledged`: the kernel's count of the connection in use. Table held. */
+void ns_serve_relieve(struct ns_sock *s, uint64_t unacknowledged);
+
+/* The session ends: so do exchanges about it. */
 void ns_serve_forget(struct ns_sock *s);
 
 #endif
