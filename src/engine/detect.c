@@ -64,12 +64,25 @@ static void link_event(void *ctx, const struct ns_link_event *e)
     }
 }
 
+/* Whether it is this host's, asked of the kernel: there may be more than the list holds, and
+ * such as are in none (a route of type local). */
+static bool own(const struct ns_address *a)
+{
+    struct sockaddr_storage ss;
+    int fd = ns_sys_socket(a->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return true; /* nobody knows */
+    int err = ns_sys_bind(fd, (struct sockaddr *)&ss, ns_address_to_sockaddr(a, 0, false, &ss));
+    ns_sys_close(fd);
+    return err != -EADDRNOTAVAIL;
+}
+
 static bool usable(const struct ns_address *a, const struct ns_local *locals, ssize_t n)
 {
     for (ssize_t i = 0; i < n; i++)
         if (ns_address_equal(&locals[i].address, a))
             return locals[i].carrier || locals[i].loopback;
-    return false;
+    return own(a);
 }
 
 static bool present(const struct ns_address *a, const struct ns_local *locals, ssize_t n)
@@ -77,7 +90,7 @@ static bool present(const struct ns_address *a, const struct ns_local *locals, s
     for (ssize_t i = 0; i < n; i++)
         if (ns_address_equal(&locals[i].address, a))
             return true;
-    return false;
+    return own(a);
 }
 
 /* A server cannot dial, but its client finds out at once when the connection
