@@ -8,6 +8,7 @@
 #include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/sys.h"
+#include "engine/uring.h"
 #include "engine/watch.h"
 
 #include <errno.h>
@@ -455,7 +456,7 @@ void ns_ask_for(struct ns_sock *s, struct ns_time now)
     }
     if (e)
         forget(e);
-    e = claim(s);
+    e = ns_uring_here() ? NULL : claim(s);
     if (!e) {
         answer_no_to(s);
         return;

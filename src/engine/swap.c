@@ -9,6 +9,7 @@
 #include "engine/sockopts.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
+#include "engine/uring.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -203,6 +204,12 @@ static int begin_retiring(struct ns_sock *s)
     struct ns_hold hold;
     ns_table_hold(&hold);
     /* Not now: who calls for it next decides. */
+    /* Whoever sleeps in a ring has the old connection for ever, and would see its end. */
+    if (!s->retired && ns_uring_here()) {
+        ns_table_unhold(&hold);
+        ns_info("the process uses io_uring: its sessions are not moved");
+        return -ESTALE;
+    }
     int fd = ns_object_kind(&s->o) == NS_KIND_DORMANT ? -EBUSY : own_duplicate(s);
     if (fd >= 0 && suspend(s, fd)) {
         s->retiring = true;
