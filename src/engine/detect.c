@@ -4,6 +4,7 @@
 #include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/large.h"
 #include "engine/ledger.h"
@@ -212,6 +213,7 @@ static void link_ready(struct ns_source *source, uint32_t events, struct ns_time
 {
     struct link_news news = { 0 };
     ns_link_read(source->fd, link_event, &news);
+    ns_hello_addresses_changed();
     if (news.worse)
         link_worse(now);
     if (news.better || news.worse)

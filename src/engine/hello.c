@@ -11,11 +11,13 @@
 #include "engine/shared.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
+#include "engine/uring.h"
 
 #include <netinet/in.h>
 #include <string.h>
 
 #define LOCALS_MAX 64
+#define KNOWN_MS   1000
 
 static bool mute;              /* atomic */
 static int64_t last_answer_ns; /* atomic */
@@ -87,10 +89,24 @@ static bool reaches(const struct reach *r, const struct ns_address *a)
     return false;
 }
 
-static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *peer, uint16_t port)
+/* Whoever likes may ask, as often as he likes. So what the kernel says is asked for once a
+ * second, and again when it has told of a change. Helper. */
+static struct ns_time locals_until;
+
+void ns_hello_addresses_changed(void)
+{
+    locals_until = (struct ns_time){ 0 };
+}
+
+static void list_addresses(struct ns_hello_ack *ack, const struct ns_address *peer, uint16_t port,
+                           struct ns_time now)
 {
     static struct ns_local locals[LOCALS_MAX] NS_LARGE;
-    ssize_t n = ns_link_addresses(locals, LOCALS_MAX);
+    static ssize_t n;
+    if (!ns_time_before(now, locals_until)) {
+        n = ns_link_addresses(locals, LOCALS_MAX);
+        locals_until = ns_time_add(now, ns_time_ms(KNOWN_MS));
+    }
     struct reach reach = reach_on(port);
     for (ssize_t i = 0; i < n && ack->count < NS_HELLO_ADDRESSES; i++) {
         const struct ns_local *l = &locals[i];
@@ -121,9 +137,35 @@ static uint16_t port_of(int fd)
     return port;
 }
 
-static bool shared_port(uint16_t port)
+/* Whether the first bytes of a connection could go to a ring in place of us. */
+static bool read_past_us(struct ns_time now)
 {
-    if (port == 0 || !ns_port_shared(port))
+    static bool known;
+    static struct ns_time until;
+    if (!ns_time_before(now, until)) {
+        known = ns_uring_here();
+        until = ns_time_add(now, ns_time_ms(KNOWN_MS));
+    }
+    return known;
+}
+
+/* Whether somebody else listens on it, too; the last answer is good for a second. */
+static bool shared(uint16_t port, struct ns_time now)
+{
+    static uint16_t last;
+    static bool known;
+    static struct ns_time until;
+    if (port != last || !ns_time_before(now, until)) {
+        last = port;
+        known = ns_port_shared(port);
+        until = ns_time_add(now, ns_time_ms(KNOWN_MS));
+    }
+    return known;
+}
+
+static bool shared_port(uint16_t port, struct ns_time now)
+{
+    if (port == 0 || !shared(port, now))
         return false;
     ns_info("other sockets listen on port %d too: HELLO is not answered", port);
     return true;
@@ -134,7 +176,8 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
     uint8_t out[NS_PACKET_BYTES_MAX];
     const struct ns_identity *own = ns_identity();
     uint16_t port = port_of(g->source.fd);
-    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || ns_door_cut_off() || shared_port(port)) {
+    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || ns_door_cut_off() || read_past_us(now) ||
+        shared_port(port, now)) {
         ns_guest_free(g);
         return;
     }
@@ -145,7 +188,7 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
     memcpy(ack.public_key, own->public_key, sizeof ack.public_key);
     ack.key_check =
         ns_auth_key_check(ns_engine.policy.psk, ns_engine.policy.psk_bytes, own->instance, own->public_key);
-    list_addresses(&ack, &g->from, port);
+    list_addresses(&ack, &g->from, port, now);
     size_t n = ns_wire_put_hello_ack(out, &ack);
     __atomic_store_n(&last_answer_ns, now.ns, __ATOMIC_SEQ_CST);
     ns_debug("answering HELLO with %d addresses", ack.count);

@@ -21,4 +21,7 @@ bool ns_hello_mute(void);
 /* Whether HELLO is answered, so that a client may send NEW. Any thread. */
 bool ns_hello_open(void);
 
+/* On the helper: what is told of may have changed. */
+void ns_hello_addresses_changed(void);
+
 #endif
