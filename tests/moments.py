@@ -13,7 +13,8 @@ sys.dont_write_bytecode = True
 from rig import Deadline, become_root, wait_for                                                   # noqa: E402
 from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong                                           # noqa: E402
 from rig.puppet import ANSWERED, Puppet, Raised, Session                                        # noqa: E402
-from rig.report import main, options                                          # noqa: E402
+from rig.peer import Hello                                                                     # noqa: E402
+from rig.report import Skip, main, options                                          # noqa: E402
 
 CASES = {}
 
@@ -1459,6 +1460,117 @@ def exec_with_a_thread_inside(context):
     x.client.begin(f"os.execv(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())])")
     x.server.says("s.recv(5, socket.MSG_WAITALL)", b"child")
     x.client.log.wait(DEMOTED)
+# -- what cannot be followed ------------------------------------------------------------------------------------------
+
+RING = r"""
+import ctypes, mmap, struct
+own = ctypes.CDLL(None, use_errno=True)
+params = ctypes.create_string_buffer(120)
+ring = own.syscall(425, 4, params)
+if ring < 0:
+    raise OSError(ctypes.get_errno(), "io_uring_setup")
+sq_entries, cq_entries, flags = struct.unpack_from("III", params, 0)
+sq = struct.unpack_from("8I", params, 40)
+def mapped(size, offset):
+    return mmap.mmap(ring, size, flags=mmap.MAP_SHARED | 0x8000, prot=3, offset=offset)
+ring_map = mapped(max(sq[6] + 4 * sq_entries, 4096), 0)
+entries = mapped(64 * sq_entries, 0x10000000)
+def ring_send(fd, data):
+    keep = ctypes.create_string_buffer(data, len(data))
+    at = struct.unpack_from("I", ring_map, sq[1])[0]
+    slot = at & struct.unpack_from("I", ring_map, sq[2])[0]
+    entries[64 * slot:64 * slot + 64] = struct.pack("<BBHiQQII", 26, 0, 0, fd, 0, ctypes.addressof(keep), len(data), 0) + bytes(32)
+    struct.pack_into("I", ring_map, sq[6] + 4 * slot, slot)
+    struct.pack_into("I", ring_map, sq[1], at + 1)
+    return own.syscall(426, ring, 1, 1, 1, 0, 0)
+"""
+
+
+def make_ring(puppet):
+    try:
+        puppet.do(RING)
+    except Raised as e:
+        raise Skip(f"the kernel gives no io_uring: {e}") from None
+
+
+@case
+def io_uring_written_to_a_session(context):
+    """Its bytes are in no ring of ours: the session is not moved, and the peer never gets a stream with a hole."""
+    x = Session(context)
+    make_ring(x.client)
+    x.client.says("ring_send(s.fileno(), b'past us')", 1)
+    x.client.do("s.send(b', seen')")
+    x.server.says("s.recv(13, socket.MSG_WAITALL)", b"past us, seen")
+    x.rig.troels.link_down(x.link())
+    x.client.do("s.send(b'later')")
+    x.client.log.wait(DEMOTED)
+    if x.client.log.count(RESUMED):
+        raise Wrong("it was moved")
+
+
+@case
+def io_uring_asks_and_answers_nothing(context):
+    """Neither end of a process with a ring is protected: NEW would be read past us."""
+    x = Session(context, born=False)
+    make_ring(x.server)
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.client.do("s.send(b'first')")
+    x.server.do("s = l.accept()[0]")
+    x.server.says("s.recv(100)", b"first")
+    if x.client.log.count(ESTABLISHED) or x.server.log.count(ESTABLISHED):
+        raise Wrong("a session came about")
+
+
+@case
+def kernel_tls(context):
+    """What the kernel encrypts cannot be sent again by us."""
+    x = Session(context)
+    x.client.do("try:\n    s.setsockopt(socket.IPPROTO_TCP, 31, b'tls')\nexcept OSError:\n    pass")
+    x.client.log.wait(DEMOTED)
+
+
+@case
+def close_range_over_many_of_ours(context):
+    """The engine's own descriptors are passed over, however many there are."""
+    x = Session(context)
+    leases = [Hello(x.rig.troels, x.rig.tage.address("link-a", 6)) for _ in range(100)]
+    x.server.do("import ctypes; own = ctypes.CDLL(None, use_errno=True)")
+    x.server.says("own.close_range(s.fileno(), 0xffffffff, 0)", 0)
+    x.client.says("s.recv(1)", b"")
+    if not all(h.answered and h.open() for h in leases):
+        raise Wrong("a lease was closed")
+
+
+@case
+def more_addresses_than_the_list_holds(context):
+    """An address that is in no list of ours, because there are so many, is no address that has gone."""
+    x = Session(context)
+    x.rig.tage.ip(*(f"address add 10.99.0.{n}/32 dev lo" for n in range(1, 201)))
+    x.rig.tage.own("link-b", "10.32.0.98/24")
+    x.rig.tage.disown("link-b", "10.32.0.98/24")
+    x.talks()
+    if x.server.log.count("own address is gone") or x.client.log.count(SUSPENDED):
+        raise Wrong("the session was reset")
+
+
+@case
+def version_1_ends_no_stream_of_its_own(context):
+    """RESUME_ACK is lost, so the client gives an attempt up on which the server lives already: not by FIN."""
+    version = {"NAMESOCKET_VERSION": "1"}
+    x = Session(context, {**version, "NAMESOCKET_KNOWN": "*"}, version, born=False)
+    x.client.do(f"s = socket.create_connection(('tage', {PORT})); s.send(b'?')")
+    x.server.do("s = l.accept()[0]")
+    x.server.says("s.recv(1)", b"?")
+    read = x.server.begin("s.recv(100)").asleep(*ASLEEP)
+    x.rig.troels.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                     f"tcp sport {PORT} tcp flags & psh == psh drop;\n}}\n}}")
+    x.rig.troels.link_down(x.link())
+    x.server.log.wait("Sending NSPT_RESUME_ACK")
+    x.client.log.wait("no answer in time")
+    x.rig.troels.nft("delete table inet deaf")
+    x.client.begin("s.sendall(b'still one stream')")
+    if read.result() != b"still one stream":
+        raise Wrong(f"the server read {read.result()!r}")
 
 # -- sandboxes ---------------------------------------------------------------------------------------------------------
 

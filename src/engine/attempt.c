@@ -23,9 +23,9 @@ void ns_attempt_end(struct ns_attempt *a)
     ns_unlock(&s->tx);
     ns_timer_clear(&a->timer);
     ns_loop_remove(&a->source);
-    /* Once CONFIRM is out the server may live on it: then only RST ends it, since
-     * FIN would be the end of the stream. */
-    if (a->recovery->committed == a)
+    /* Once CONFIRM is out, or RESUME of version 1, the server may live on it: then only
+     * RST ends it, since FIN would be the end of the stream. */
+    if (a->recovery->committed == a || (a->connected && s->session.version == 1))
         ns_swap_abort(a->source.fd);
     else if (!a->connected)
         ns_dial_withdraw(a->source.fd);

@@ -153,6 +153,11 @@ static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct ns_sock *s = ns_sock_peek(fd);
+    /* What the kernel makes of the bytes from here on (TLS), no ring could send again. */
+    if (s && level == IPPROTO_TCP && name == TCP_ULP) {
+        int r = ns_fd_demote(fd, "an upper layer protocol of the kernel's", true);
+        return r < 0 ? r : NS_NOT_OURS;
+    }
     if (s && level == SOL_SOCKET && name == SO_RCVLOWAT &&
         (ns_sock_inbox_filled(s) || __atomic_load_n(&s->low_water, __ATOMIC_RELAXED)))
         return set_low_water(s, fd, value, len);

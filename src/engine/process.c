@@ -166,7 +166,9 @@ void ns_listener_leave(int fd)
     bool familys = false;
     ns_table_hold(&hold);
     struct ns_listener *l = ns_listener_at(fd);
-    if (l) {
+    if (l && l->door) {
+        ns_door_unlock(l);
+    } else if (l) {
         ns_guest_end_leases();
         familys = l->shared;
         forget_listener(&l->o);

@@ -398,6 +398,9 @@ ssize_t ns_send(int fd, const void *buf, size_t len, int flags)
     struct ns_sock *s = ns_sock_at(fd);
     if (!s)
         return NS_NOT_OURS;
+    /* Nothing is written: what the kernel says to it is right, where it has the connection. */
+    if (len == 0 && ns_sock_state(s) == NS_AWAITING)
+        return NS_NOT_OURS;
     if (len == 0 && ns_sock_state(s) == NS_CONNECTED)
         return 0;
     if (unrepeatable(flags)) {

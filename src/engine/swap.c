@@ -1,6 +1,7 @@
 #include "engine/swap.h"
 
 #include "engine/dormant.h"
+#include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/inbox.h"
 #include "engine/internal.h"
@@ -8,8 +9,8 @@
 #include "engine/ledger.h"
 #include "engine/sockopts.h"
 #include "engine/sys.h"
-#include "engine/watch.h"
 #include "engine/uring.h"
+#include "engine/watch.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -203,13 +204,13 @@ static int begin_retiring(struct ns_sock *s)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    /* Not now: who calls for it next decides. */
     /* Whoever sleeps in a ring has the old connection for ever, and would see its end. */
     if (!s->retired && ns_uring_here()) {
         ns_table_unhold(&hold);
         ns_info("the process uses io_uring: its sessions are not moved");
         return -ESTALE;
     }
+    /* Not now: who calls for it next decides. */
     int fd = ns_object_kind(&s->o) == NS_KIND_DORMANT ? -EBUSY : own_duplicate(s);
     if (fd >= 0 && suspend(s, fd)) {
         s->retiring = true;
@@ -265,7 +266,8 @@ static void put_under(void *ctx, int number)
     struct install *i = ctx;
     if (!ns_object_verify(&i->s->o, number)) {
         /* Reused behind our back: not ours any more. */
-        ns_table_remove(number);
+        if (ns_table_remove(number))
+            ns_sock_let_go(i->s);
         return;
     }
     int flags = ns_sys_fcntl(number, F_GETFD, 0);
