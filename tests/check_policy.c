@@ -488,6 +488,7 @@ START_TEST(an_environment)
                                   "NAMESOCKETD_STARTED=1",
                                   "XNAMESOCKET_VERBOSE=1",
                                   "NAMESOCKET_HEIRLOOM=7",
+                                  "NAMESOCKET_ADOPTER=1",
                                   "NAMESOCKET_RING",
                                   "NAMESOCKET_PARK=3min",
                                   NULL };

@@ -420,8 +420,12 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
 
 static const char prefix[] = "NAMESOCKET_";
 
-/* What an execve hands on for the engine itself (engine/heirloom.h) is no setting. */
-static const char own[] = "HEIRLOOM";
+/* What the project's programs tell each other is no setting: what an execve hands on
+ * (engine/heirloom.h), and that a program is the broker's adopter (daemon/adopter.c). */
+static bool is_own(const char *key)
+{
+    return strcmp(key, "HEIRLOOM") == 0 || strcmp(key, "ADOPTER") == 0;
+}
 
 /* The key of NAMESOCKET_<key>=<value>, up to the sign, and the value; false for any other entry. */
 static bool parse_entry(const char *entry, char key[32], const char **value)
@@ -454,7 +458,7 @@ void ns_policy_read(struct ns_policy *p, char *const environment[], ns_policy_co
     const char *value;
 
     for (size_t i = 0; environment && environment[i]; i++) {
-        if (!parse_entry(environment[i], key, &value) || strcmp(key, own) == 0 ||
+        if (!parse_entry(environment[i], key, &value) || is_own(key) ||
             seen_before(environment, i, key))
             continue;
         int error = ns_policy_set(p, key, value, line, sizeof line);
