@@ -117,6 +117,23 @@ def suspended(context):
 
 
 @case
+def stream_not_flushed(context):
+    """What a stream of stdio still holds is written by exit, and is undelivered then, too."""
+    x = Leaving(context)
+    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.client.do("import ctypes; c = ctypes.CDLL(None); c.fdopen.restype = ctypes.c_void_p")
+    x.client.do("f = ctypes.c_void_p(c.fdopen(s.fileno(), b'w'))")
+    x.client.do("s.sendall(b'last ')")
+    x.client.do("c.fputs(b'words', f)")
+    ends(x, "c.exit(3)", 3)
+    x.adopted()
+    x.rig.tage.nft("delete table inet deaf")
+    x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
+    x.client.log.wait(DELIVERED)
+
+
+@case
 def link_goes_with_the_last_write(context):
     """Nobody has noticed the loss yet; the other link is there."""
     x = Leaving(context)

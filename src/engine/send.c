@@ -332,6 +332,8 @@ static ssize_t follow(struct ns_sock *s, struct ns_slot *slot, int fd, struct ou
         ns_sock_touch(s);
         ns_watch_mute_now(s);
     }
+    if (n == AGAIN_LATER && s->remains == NS_REMAINS_HANDED)
+        return -EPIPE; /* the process has ended, but for what runs after us */
     if (n == AGAIN_LATER || n == -EAGAIN)
         return blocked(s, slot, fd, o, n == AGAIN_LATER, deadline);
     if (n < 0 && ns_error_is_loss((int)n) && !(n == -EPIPE && l->ended) && ns_sock_lost(s, l->generation, (int)n))

@@ -103,6 +103,8 @@ static __attribute__((constructor)) void begin(void)
 /* exit(3) comes by here; the ways past it are in process.c. */
 static __attribute__((destructor)) void end(void)
 {
-    if (ns_ready())
-        ns_process_exiting();
+    if (!ns_ready())
+        return;
+    ns_streams_flush();
+    ns_process_exiting();
 }

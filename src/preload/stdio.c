@@ -8,6 +8,7 @@
  *
  * Such a stream is byte-oriented: wide functions fail on it (fwide(3)).
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/sock.h"
@@ -47,6 +48,58 @@ static int stream_close(void *cookie)
     return close(ns_stream_number(cookie));
 }
 
+/* ---- which there are: exit has to write what they hold before the engine looks at what is undelivered ---- */
+
+#define STREAMS 62
+
+/* Never freed, so that no lock is needed, which a fork could find taken. */
+struct streams {
+    struct streams *next;
+    FILE *at[STREAMS]; /* atomic, as next */
+};
+
+static struct streams first_streams;
+
+static bool replace(FILE *old, FILE *new)
+{
+    for (struct streams *c = &first_streams; c; c = __atomic_load_n(&c->next, __ATOMIC_ACQUIRE))
+        for (int i = 0; i < STREAMS; i++) {
+            FILE *f = old;
+
+            if (__atomic_compare_exchange_n(&c->at[i], &f, new, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+                return true;
+        }
+    return false;
+}
+
+static void note(FILE *f)
+{
+    while (!replace(NULL, f)) {
+        struct streams *more = calloc(1, sizeof *more), *last = &first_streams, *none = NULL;
+
+        if (!more)
+            return;
+        while (last->next)
+            last = last->next;
+        if (!__atomic_compare_exchange_n(&last->next, &none, more, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            free(more);
+    }
+}
+
+/* As exit does later, a stream that another thread has locked is passed over. */
+void ns_streams_flush(void)
+{
+    for (struct streams *c = &first_streams; c; c = __atomic_load_n(&c->next, __ATOMIC_ACQUIRE))
+        for (int i = 0; i < STREAMS; i++) {
+            FILE *f = __atomic_load_n(&c->at[i], __ATOMIC_ACQUIRE);
+
+            if (f && ftrylockfile(f) == 0) {
+                fflush_unlocked(f);
+                funlockfile(f);
+            }
+        }
+}
+
 FILE *ns_stream_open(int fd, const char *mode, cookie_read_function_t *reads)
 {
     FILE *f = fopencookie(ns_stream_cookie(fd), mode,
@@ -57,6 +110,7 @@ FILE *ns_stream_open(int fd, const char *mode, cookie_read_function_t *reads)
         f->_fileno = fd;
         f->_flags |= IO_IS_FILEBUF;
         f->_wide_data = NULL; /* fopencookie's value is not for freopen */
+        note(f);
     }
     return f;
 }
@@ -134,6 +188,8 @@ NS_EXPORT int fclose(FILE *stream)
 
     if (stream && ns_ours(fileno(stream)) && !ns_stream_ours(stream))
         closing(stream);
+    if (stream && ns_ready() && ns_stream_ours(stream))
+        replace(stream, NULL);
     errno = saved;
     r = ns_real.fclose(stream);
     if (standard)
@@ -148,6 +204,8 @@ NS_EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
     FILE *f;
 
     closing(stream);
+    if (ours)
+        replace(stream, NULL);
     errno = saved;
     f = ns_real.freopen(path, mode, stream);
     if (f) {

@@ -24,6 +24,9 @@ FILE *ns_stream_open(int fd, const char *mode, cookie_read_function_t *reads);
 /* Whether ns_stream_open made it. */
 bool ns_stream_ours(const FILE *f);
 
+/* Writes what they hold, at exit. */
+void ns_streams_flush(void);
+
 /*
  * A session has come to stand under `fd`, which may be 0, 1 or 2: the standard
  * stream is then one of ours. Where the old one is known to others, the session
