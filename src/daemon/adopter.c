@@ -149,7 +149,23 @@ static int name_of(int listening, char *out, size_t bytes)
     return 0;
 }
 
-/* `variables`: name, value, ... NULL. Returns what uv_spawn takes; the strings are borrowed. */
+/* What of this process's environment is the adopter's, too. It may run as another user, who can
+ * read what it has (proc(5)): nothing else goes there, a pre-shared key least of all. */
+static bool passed_on(const char *entry)
+{
+    static const char *const settings[] = { "LOG_LEVEL=", "LOG_FILE=", "LOG_TIME=", "GIVE_UP=", "PARK=", "RING=" };
+
+    if (strncmp(entry, "PATH=", strlen("PATH=")) == 0)
+        return true;
+    if (strncmp(entry, "NAMESOCKET_", strlen("NAMESOCKET_")) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++)
+        if (strncmp(entry + strlen("NAMESOCKET_"), settings[i], strlen(settings[i])) == 0)
+            return true;
+    return false;
+}
+
+/* `variables` and what is passed on, as uv_spawn takes it; the strings are borrowed. */
 static char **environment(char *const *variables, size_t count)
 {
     size_t n = 0, kept = 0;
@@ -158,14 +174,9 @@ static char **environment(char *const *variables, size_t count)
     while (environ[n])
         n++;
     list = calloc(n + count + 1, sizeof(*list));
-    for (size_t i = 0; list && i < n; i++) {
-        bool replaced = false;
-
-        for (size_t v = 0; v < count; v++)
-            replaced |= strncmp(environ[i], variables[v], strcspn(variables[v], "=") + 1) == 0;
-        if (!replaced)
+    for (size_t i = 0; list && i < n; i++)
+        if (passed_on(environ[i]))
             list[kept++] = environ[i];
-    }
     if (list)
         memcpy(list + kept, variables, count * sizeof(*list));
     return list;
