@@ -69,7 +69,7 @@ static bool undelivered_any(bool closed_only)
 
 /* ---- the other process ---- */
 
-/* Returns 1, or 0 when there was none in time, or its end. */
+/* Returns 1, 0 at its end, or -EAGAIN when there was none in time. */
 static int receive(int fd, uint8_t *byte)
 {
     struct ns_time end = ns_time_add(ns_now(), ns_time_ms(NS_REMAINS_MS));
@@ -81,7 +81,7 @@ static int receive(int fd, uint8_t *byte)
         if (r == 1)
             return ns_sys_recv(fd, byte, 1, MSG_DONTWAIT) == 1;
         if (r != -EINTR)
-            return 0;
+            return -EAGAIN;
     }
 }
 
@@ -108,6 +108,7 @@ static int find_adopter(void)
     return err < 0 ? err : pair[0];
 }
 
+/* One that does not answer may take it yet: it is that one's. */
 static bool send_session(int to, int file, int socket)
 {
     uint8_t byte = NS_REMAINS_SESSION;
@@ -123,7 +124,12 @@ static bool send_session(int to, int file, int socket)
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
     };
     memcpy(CMSG_DATA(&control.header), both, sizeof both);
-    return ns_sys_sendmsg(to, &m, MSG_NOSIGNAL) == 1 && receive(to, &byte) == 1 && byte == NS_REMAINS_TAKEN;
+    if (ns_sys_sendmsg(to, &m, MSG_NOSIGNAL) != 1)
+        return false;
+    int r = receive(to, &byte);
+    if (r == -EAGAIN)
+        ns_sys_shutdown(to, SHUT_RDWR); /* its answer must not be taken for the next one's */
+    return r == -EAGAIN || (r == 1 && byte == NS_REMAINS_TAKEN);
 }
 
 /* ---- handing over, on the helper ---- */
