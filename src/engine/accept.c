@@ -221,6 +221,8 @@ bool ns_listener_queued(const uint8_t id[16])
 
 /* A client does not wait longer for the answer to its first bytes. */
 #define SPEAKS_MS 8000
+/* What was reported is accepted within this. */
+#define ANNOUNCED_MS 1000
 
 static bool of_helper(int fd)
 {
@@ -251,8 +253,10 @@ static bool goes_to_helper(void *ctx, const struct ns_queued *entry)
 static void sift(struct ns_listener *l)
 {
     struct sifted s = { .count = 0 };
-    /* What a wait has reported the application is to find: accept must not block then. */
-    uint32_t least = __atomic_load_n(&l->announced, __ATOMIC_SEQ_CST) ? 1 : 0;
+    /* What a wait has reported the application is to find: accept must not block then. One that
+     * has not come for so long is busy elsewhere, with that very session perhaps. */
+    bool comes = ns_time_sub(ns_now(), l->queued).ns < ANNOUNCED_MS * 1000000LL;
+    uint32_t least = comes && __atomic_load_n(&l->announced, __ATOMIC_SEQ_CST) ? 1 : 0;
     ns_queue_sift(&l->queue, least, goes_to_helper, &s);
     for (unsigned i = 0; i < s.count; i++)
         ns_helper_give(s.fds[i]);

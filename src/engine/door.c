@@ -454,7 +454,7 @@ void ns_door_sift(struct ns_listener *l, bool (*of_helper)(int fd))
             return;
         if (of_helper(fd))
             ns_helper_give(fd);
-        else if (!ns_door_put(l, fd, &peer))
+        else if (!ns_door_put(l, fd, &peer) && ns_queue_count(&l->queue) < NS_QUEUE_MAX)
             ns_queue_put(&l->queue, fd, &peer); /* no memory: this process's, which has the place */
     }
 }
