@@ -217,9 +217,12 @@ bool ns_laid_write(struct ns_sock *s, int fd)
 /* Returns how many bytes that were, 0 when there was no room. */
 static uint64_t put(int file, uint64_t at, const struct iovec *pieces, int n)
 {
-    uint64_t done = 0;
+    uint64_t done = 0, bytes = 0;
+    for (int i = 0; i < n; i++)
+        bytes += pieces[i].iov_len;
     for (int i = 0; i < n; i++) {
-        if (ns_syscall6(SYS_pwrite64, file, (long)pieces[i].iov_base, (long)pieces[i].iov_len,
+        if (!ns_file_may_hold(at + bytes) ||
+            ns_syscall6(SYS_pwrite64, file, (long)pieces[i].iov_base, (long)pieces[i].iov_len,
                         (long)(at + done), 0, 0) != (long)pieces[i].iov_len)
             return 0;
         done += pieces[i].iov_len;
