@@ -222,6 +222,11 @@ void ns_fork_child(void)
 {
 }
 
+bool ns_exec_key_sound(const char *psk)
+{
+    return true;
+}
+
 bool ns_exec_concerned(void)
 {
     return false;

@@ -55,6 +55,16 @@ bool ns_exec_concerned(void)
     return ns_table && ns_objects && next_left_behind() >= 0;
 }
 
+bool ns_exec_key_sound(const char *psk)
+{
+    static struct ns_policy unused; /* it is large */
+    char why[128];
+    if (!psk)
+        return true;
+    ns_policy_defaults(&unused);
+    return ns_policy_set(&unused, "PSK", psk, why, sizeof why) >= 0;
+}
+
 /* A listener that the next program has, too, which would not know what to make of a NEW. */
 static void unlock_listeners(void)
 {

@@ -153,6 +153,9 @@ void ns_fork_child(void);
 void ns_spawn_parent(bool (*given)(int fd));
 /* Whether a session would go to another program if this process became it now. */
 bool ns_exec_concerned(void);
+/* Whether a program with this NAMESOCKET_PSK (or NULL) could take what it is left: with a bad key
+ * it protects nothing. */
+bool ns_exec_key_sound(const char *psk);
 /*
  * Before exec: what must not be lost is seen to. `followed`: the new program has the
  * shim, and sessions go on there. Returns the number that its environment must have as

@@ -107,7 +107,8 @@ static bool followed(const char *path, char *const envp[])
 {
     char why[PATH_MAX + 64];
 
-    return path && unprivileged() && preloaded(envp) && ns_reach(path, why, sizeof why) == NS_REACH_YES;
+    return path && unprivileged() && preloaded(envp) && ns_exec_key_sound(variable(envp, "NAMESOCKET_PSK")) &&
+           ns_reach(path, why, sizeof why) == NS_REACH_YES;
 }
 
 /* ---- exec ---- */
