@@ -134,6 +134,21 @@ def stream_not_flushed(context):
 
 
 @case
+def executed_and_not_touched(context):
+    """What was written before an exec is delivered, though the next program does nothing with the connection."""
+    x = Leaving(context)
+    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.client.do("s.set_inheritable(True)")
+    x.client.do("s.sendall(b'last words')")
+    ends(x, "os.execv('/bin/true', ['true'])", 0)
+    x.adopted()
+    x.rig.tage.nft("delete table inet deaf")
+    x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
+    x.client.log.wait(DELIVERED)
+
+
+@case
 def link_goes_with_the_last_write(context):
     """Nobody has noticed the loss yet; the other link is there."""
     x = Leaving(context)

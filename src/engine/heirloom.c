@@ -5,9 +5,11 @@
 #include "engine/estate.h"
 #include "engine/internal.h"
 #include "engine/laid.h"
+#include "engine/ledger.h"
 #include "engine/mailbox.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
+#include "engine/thread.h"
 
 #include <linux/memfd.h>
 #include <stdlib.h>
@@ -267,6 +269,17 @@ static void take_item(int file, uint64_t at, const struct item *i)
         ns_sock_wake(o); /* whose it is cannot be known: plain TCP */
 }
 
+/* The program may never touch them: what the one before has written is delivered all the same. */
+static void wake_undelivered(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        if (o->kind == NS_KIND_DORMANT && s->kept && o->fd >= 0 && ns_ring_used(&s->session.ring) > 0 &&
+            ns_ledger_unacknowledged(o->fd) > 0 && ns_sock_wake(o))
+            ns_helper_start();
+    }
+}
+
 static void take_all(int file, const struct head *h)
 {
     struct item i;
@@ -282,6 +295,7 @@ static void take_all(int file, const struct head *h)
         ns_identity_adopt(&h->identity);
     if (h->has_parents)
         ns_mailbox_set_parents(h->parents);
+    wake_undelivered();
     ns_table_unhold(&hold);
 }
 
