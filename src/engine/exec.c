@@ -122,7 +122,7 @@ int ns_exec_prepare(bool followed)
     if (!ns_table || !ns_objects)
         return -1;
     unlock_listeners();
-    if (followed && ns_table_own()) {
+    if (followed && ns_table_own() && !ns_table_lent()) {
         ns_offers_settle();
         ns_unlock(&ns_table_lock);
         ns_await_delivered(true);
@@ -133,7 +133,7 @@ int ns_exec_prepare(bool followed)
     while ((fd = next_left_behind()) >= 0)
         if (ns_fd_leave(fd, "exec") == -ENOBUFS)
             break;
-    if (ns_table_own()) {
+    if (ns_table_own() && !ns_table_lent()) {
         ns_dormant_lay_all();
         ns_await_delivered(true);
     }

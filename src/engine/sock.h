@@ -237,6 +237,9 @@ int ns_table_init(void);
  * make has a copy of it, and the sessions, and their epoll registrations, are the
  * parent's still: what it closes ends nothing. Any thread, no lock. */
 bool ns_table_own(void);
+/* Whether this is a child that was made to share the parent's memory, and is about to execute
+ * something: what is in the table is the parent's, which goes on with it. Any thread, no lock. */
+bool ns_table_lent(void);
 
 /* In a child that libc has made: it begins with no session by id. */
 void ns_table_fork_child(void);

@@ -22,10 +22,16 @@ static uint32_t indexed;                          /* how many are in it; table *
 /* A page that a child finds empty (MADV_WIPEONFORK, Linux 4.14), however it was made:
  * by a clone(2) that goes past libc nobody is told. */
 static bool *own;
+static uint32_t owner; /* its process; a child that shares this memory (CLONE_VM) is another */
 
 bool ns_table_own(void)
 {
     return *own;
+}
+
+bool ns_table_lent(void)
+{
+    return *own && owner != (uint32_t)ns_sys_getpid();
 }
 
 static int mark_own(void)
@@ -37,6 +43,7 @@ static int mark_own(void)
     madvise(p, page, MADV_WIPEONFORK);
     own = p;
     *own = true;
+    owner = (uint32_t)ns_sys_getpid();
     return 0;
 }
 
@@ -171,6 +178,7 @@ void ns_sock_unindex(struct ns_sock *s)
 void ns_table_fork_child(void)
 {
     *own = true;
+    owner = (uint32_t)ns_sys_getpid();
     ns_lock_reset(&ns_table_lock);
     if (indexed > 0)
         memset(by_id, 0, sizeof by_id);
