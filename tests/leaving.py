@@ -42,6 +42,14 @@ class Leaving(Session):
         if broker == "nsrun":
             self.broker = getattr(self, side).do("os.environ['NAMESOCKET_BROKER']")
 
+    def deaf(self, to=""):
+        """The server's host hears nothing any more of what comes to its port, or only not what is like `to`."""
+        self.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                          f"tcp dport {PORT} {to} drop;\n}}\n}}")
+
+    def hears(self):
+        self.rig.tage.nft("delete table inet deaf")
+
     def adopted(self, count=1):
         self.client.log.wait(ADOPTED, count)
 
@@ -84,13 +92,12 @@ def written_before(how):
 
     def run(context):
         x = Leaving(context)
-        x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                       f"tcp dport {PORT} drop;\n}}\n}}")
+        x.deaf()
         x.client.do("s.sendall(b'last words')")
         ends(x, text, status)
         x.adopted()
         x.adopters()
-        x.rig.tage.nft("delete table inet deaf")
+        x.hears()
         x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
         x.client.log.wait(DELIVERED)
     return run
@@ -104,10 +111,9 @@ for name in ("_exit", "exit", "quick-exit", "exit-group", "close-and-exit"):
 def suspended(context):
     """The session has no connection when the process ends."""
     x = Leaving(context)
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+    x.deaf("tcp flags & (syn|rst) == 0")
     x.client.do("s.sendall(b'last words')")
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.suspended()
     ends(x, "os._exit(3)", 3)
     x.adopted()
@@ -120,15 +126,14 @@ def suspended(context):
 def stream_not_flushed(context):
     """What a stream of stdio still holds is written by exit, and is undelivered then, too."""
     x = Leaving(context)
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.deaf()
     x.client.do("import ctypes; c = ctypes.CDLL(None); c.fdopen.restype = ctypes.c_void_p")
     x.client.do("f = ctypes.c_void_p(c.fdopen(s.fileno(), b'w'))")
     x.client.do("s.sendall(b'last ')")
     x.client.do("c.fputs(b'words', f)")
     ends(x, "c.exit(3)", 3)
     x.adopted()
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
     x.client.log.wait(DELIVERED)
 
@@ -137,13 +142,12 @@ def stream_not_flushed(context):
 def executed_and_not_touched(context):
     """What was written before an exec is delivered, though the next program does nothing with the connection."""
     x = Leaving(context)
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.deaf()
     x.client.do("s.set_inheritable(True)")
     x.client.do("s.sendall(b'last words')")
     ends(x, "os.execv('/bin/true', ['true'])", 0)
     x.adopted()
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
     x.client.log.wait(DELIVERED)
 
@@ -164,14 +168,13 @@ def much(context):
     x.client.do("import hashlib; data = os.urandom(3 << 20)")
     digest = x.client.do("hashlib.sha256(data).hexdigest()")
     x.client.do("s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)")
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.deaf()
     x.client.do("s.setblocking(False); sent = s.send(data)")
     n = x.client.do("sent")
     digest = x.client.do("hashlib.sha256(data[:sent]).hexdigest()")
     ends(x, "os._exit(0)", 0)
     x.adopted()
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.server.do("import hashlib")
     x.server.says(f"hashlib.sha256(s.recv({n}, socket.MSG_WAITALL)).hexdigest()", digest)
     x.server.says("s.recv(1)", b"")
@@ -187,7 +190,7 @@ def during_a_resume(context):
     x.client.log.wait("Sending NSPT_RESUME")
     ends(x, "os._exit(0)", 0)
     x.adopted()
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.reads(b"last words")
 
 
@@ -195,12 +198,11 @@ def during_a_resume(context):
 def between_confirm_and_done(context):
     """The server has moved, and the client does not know."""
     x = Leaving(context)
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+    x.deaf("tcp flags & (syn|rst) == 0")
     x.client.do("s.sendall(b'last words')")
     x.rig.troels.nft("table inet undone { chain in { type filter hook input priority 0;\n"
                      f"tcp sport {PORT} meta length {{ 84, 104 }} drop;\n}}\n}}")
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.rig.reset_flows([x.rig.troels, x.rig.tage], PORT)
     x.server.log.wait("Successfully resumed at server")
     ends(x, "os._exit(0)", 0)
@@ -228,8 +230,7 @@ def child_of_a_server(context):
 def patience_over(context):
     """What cannot be delivered is given up after NAMESOCKET_GIVE_UP, and nothing stays behind."""
     x = Leaving(context, NAMESOCKET_GIVE_UP="2s")
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.deaf()
     x.client.do("s.sendall(b'last words')")
     ends(x, "os._exit(0)", 0)
     x.adopted()
@@ -246,13 +247,12 @@ def machines_broker_killed(context):
                                 {"NAMESOCKET_LOG_FILE": x.client.log.path, "NAMESOCKET_LOG_LEVEL": "debug"})
     wait_for("the broker", lambda: "ready" in broker.stderr())
     x.connect()
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.deaf()
     x.client.do("s.sendall(b'last words')")
     ends(x, "os._exit(0)", 0)
     x.adopted()
     broker.kill()
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     x.reads(b"last words")
 
 
@@ -260,14 +260,13 @@ def machines_broker_killed(context):
 def without_a_broker(context):
     """Then the process waits until it is delivered."""
     x = Leaving(context, "none")
-    x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
-                   f"tcp dport {PORT} drop;\n}}\n}}")
+    x.deaf()
     x.client.do("s.sendall(b'last words')")
     x.client.begin("os._exit(4)", aside=True).asleep(7, 271)
     x.client.log.wait("path suspected")
     if not x.client.proc.alive():
         raise Wrong("it has ended with bytes undelivered")
-    x.rig.tage.nft("delete table inet deaf")
+    x.hears()
     if x.client.proc.wait() != 4:
         raise Wrong(f"ended with {x.client.proc.wait()}")
     x.reads(b"last words")

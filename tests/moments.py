@@ -1098,11 +1098,9 @@ def never_demoted(x):
             raise Wrong(f"the {end.name}'s session was demoted")
 
 
-@case
-def fork_the_child_serves(context):
-    """One process for each connection: RESUME reaches the parent, which passes it on."""
-    x = Session(context)
-    x.server.do(ECHO + "\ns.close()")
+def served_by_another_process(x, how):
+    """The server's end is another process's from here on, and moves as often as it has to."""
+    x.server.do(how)
     echoes(x)
     accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
     for _ in range(2):
@@ -1114,6 +1112,12 @@ def fork_the_child_serves(context):
     x.server.says("os.waitpid(pid, 0)[1]", 0)
     if accept.done():
         raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def fork_the_child_serves(context):
+    """One process for each connection: RESUME reaches the parent, which passes it on."""
+    served_by_another_process(Session(context), ECHO + "\ns.close()")
 
 
 @case
@@ -1329,33 +1333,17 @@ def serving(argv="[sys.executable, '-c', serving]"):
 INETD = f"serving = {SERVING!r}\npid = os.fork()\nif pid == 0:{serving()}\ns.close()"
 
 
-def served_in_another_program(x, program=INETD):
-    """The server's end is another program's from here on, and moves as often as it has to."""
-    x.server.do(program)
-    echoes(x)
-    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
-    for _ in range(2):
-        x.resumes()
-        echoes(x)
-    never_demoted(x)
-    x.client.do("s.shutdown(socket.SHUT_WR)")
-    x.client.says("s.recv(1)", b"")
-    x.server.says("os.waitpid(pid, 0)[1]", 0)
-    if accept.done():
-        raise Wrong("the server was shown a connection that is none of its own")
-
-
 @case
 def exec_inetd_style(context):
     """Accepted by one program, served by another on its standard input and output."""
-    served_in_another_program(Session(context))
+    served_by_another_process(Session(context), INETD)
 
 
 @case
 def exec_twice(context):
     """A shell in between, which does nothing with the session but become another program itself."""
     again = '[\'/bin/sh\', \'-c\', \'exec "$0" -c "$1"\', sys.executable, serving]'
-    served_in_another_program(Session(context), INETD.replace("sys.executable, [sys.executable, '-c', serving]",
+    served_by_another_process(Session(context), INETD.replace("sys.executable, [sys.executable, '-c', serving]",
                                                               f"'/bin/sh', {again}"))
 
 
@@ -1410,7 +1398,7 @@ def exec_before_the_first_bytes_inetd_style(context):
     x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
     x.server.do("s = l.accept()[0]")
     x.client.log.wait(ANSWERED)
-    served_in_another_program(x)
+    served_by_another_process(x, INETD)
     x.server.log.wait(ESTABLISHED)
 
 
