@@ -366,11 +366,13 @@ int ns_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
     struct ns_name peer;
     struct ns_slot *slot = ns_slot_self();
     struct ns_handled since = ns_handled;
+    bool announced = false;
     for (;;) {
         struct ns_listener *l = ns_listener_at(fd);
         if (!l || !slot)
             return NS_NOT_OURS;
-        bool others = foreign(l), announced = __atomic_exchange_n(&l->announced, false, __ATOMIC_SEQ_CST);
+        bool others = foreign(l);
+        announced |= __atomic_exchange_n(&l->announced, false, __ATOMIC_SEQ_CST);
         int c = dequeue(l, &peer, flags);
         if (c == -EAGAIN) {
             if (!ns_slot_enter(slot, l))
