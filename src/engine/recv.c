@@ -76,7 +76,7 @@ static __attribute__((noinline)) ssize_t libc_recv_rest(int fd, struct in *i, in
     return ns_libc.recvmsg(fd, &m, flags);
 }
 
-static ssize_t libc_recv(int fd, struct in *i)
+static NS_FLAT ssize_t libc_recv(int fd, struct in *i)
 {
     int saved = errno, flags = i->flags | (waits_in_block(i) ? MSG_DONTWAIT : 0);
     ssize_t n;
@@ -152,7 +152,7 @@ static bool flows(const struct ns_sock *s, uint32_t generation)
            __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) == generation;
 }
 
-static ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
+static NS_FLAT ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
 {
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
     ssize_t n = libc_recv(fd, i);
@@ -379,7 +379,7 @@ static ssize_t await_more(struct ns_sock *s, struct ns_slot *slot, int fd, struc
     return err < 0 && !i->enough ? err : RETRY;
 }
 
-static ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
+static __attribute__((noinline)) ssize_t slow(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i)
 {
     sigset_t saved;
     enum ns_first first = NS_FIRST_KNOWN;
@@ -431,7 +431,7 @@ static __attribute__((noinline)) void await_helper(int fd, struct in *i)
     errno = saved;
 }
 
-static ssize_t receive(int fd, struct in *i)
+static NS_FLAT ssize_t receive(int fd, struct in *i)
 {
     struct ns_slot *slot = NULL;
     ssize_t n;

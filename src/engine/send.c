@@ -56,18 +56,24 @@ static size_t gather(const struct out *o, size_t want, struct iovec *out)
     return n;
 }
 
-static ssize_t raw_send(int fd, const struct out *o, const struct iovec *iov, size_t n, bool more)
+static __attribute__((noinline)) ssize_t raw_sendmsg(int fd, const struct out *o, const struct iovec *iov, size_t n,
+                                                     bool ancillary, int flags)
 {
-    int flags = o->flags | MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
-    bool ancillary = o->msg && o->msg->msg_controllen > 0 && o->done == 0;
-    if (n == 1 && !ancillary)
-        return ns_sys_send(fd, iov->iov_base, iov->iov_len, flags);
     struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
     if (ancillary) {
         m.msg_control = o->msg->msg_control;
         m.msg_controllen = o->msg->msg_controllen;
     }
     return ns_sys_sendmsg(fd, &m, flags);
+}
+
+static NS_FLAT ssize_t raw_send(int fd, const struct out *o, const struct iovec *iov, size_t n, bool more)
+{
+    int flags = o->flags | MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    bool ancillary = o->msg && o->msg->msg_controllen > 0 && o->done == 0;
+    if (n == 1 && !ancillary)
+        return ns_sys_send(fd, iov->iov_base, iov->iov_len, flags);
+    return raw_sendmsg(fd, o, iov, n, ancillary, flags);
 }
 
 /* Room in the ring for up to `want` bytes; what the peer has acknowledged makes
@@ -101,7 +107,7 @@ static void remember(struct ns_sock *s, const struct iovec *iov, size_t n, size_
 }
 
 /* One piece on a working connection; tx held. */
-static ssize_t push(struct ns_sock *s, int fd, struct out *o)
+static NS_FLAT ssize_t push(struct ns_sock *s, int fd, struct out *o)
 {
     size_t left = o->total - o->done;
     size_t want = left < PIECE_BYTES ? left : PIECE_BYTES;
@@ -244,16 +250,15 @@ static bool tx_blocked(const struct ns_sock *s)
 }
 
 /* As far as one look takes it; tx held. */
-static ssize_t attempt(struct ns_sock *s, int fd, struct out *o)
+static NS_FLAT ssize_t attempt(struct ns_sock *s, int fd, struct out *o)
 {
     /* What the kernel would say on a connection that has our FIN. */
     if (s->session.tx_ended && ns_session_protected(&s->session))
         return -EPIPE;
     switch (s->session.state) {
     case NS_CONNECTED:
-        return s->tx_open ? push(s, fd, o) : AGAIN_LATER;
     case NS_AWAITING:
-        return push(s, fd, o);
+        return s->tx_open || s->session.state == NS_AWAITING ? push(s, fd, o) : AGAIN_LATER;
     case NS_OFFERING:
         return push_offer(s, fd, o);
     case NS_ASKING:
@@ -343,7 +348,7 @@ static ssize_t follow(struct ns_sock *s, struct ns_slot *slot, int fd, struct ou
 
 /* One round: the same. tx keeps the session from being freed, and is let go first
  * where that was all; where more is to be done the slot takes over. */
-static ssize_t round_once(struct ns_sock *s, int fd, struct out *o, struct ns_time *deadline)
+static NS_FLAT ssize_t round_once(struct ns_sock *s, int fd, struct out *o, struct ns_time *deadline)
 {
     struct ns_slot *slot = ns_slot_self();
     if (!slot)
@@ -376,7 +381,7 @@ static ssize_t round_once(struct ns_sock *s, int fd, struct out *o, struct ns_ti
     return r;
 }
 
-static ssize_t send_all(int fd, struct out *o)
+static NS_FLAT ssize_t send_all(int fd, struct out *o)
 {
     struct ns_time deadline = { 0 };
     for (;;) {
