@@ -2,6 +2,8 @@
 #include <check.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -568,6 +570,47 @@ START_TEST(works_without_standard_descriptors)
 }
 END_TEST
 
+/* A thread of the application writes its streams out, and waits for us in that. */
+
+static int standing, going[2]; /* it is in the write; what it waits for */
+
+static ssize_t stand(void *cookie, const char *bytes, size_t n)
+{
+    char byte;
+
+    __atomic_store_n(&standing, 1, __ATOMIC_SEQ_CST);
+    return ns_sys_read(going[0], &byte, 1) == 1 ? (ssize_t)n : -1;
+}
+
+static void *flush_all(void *stream)
+{
+    fputs("waits", stream);
+    fflush(NULL);
+    return NULL;
+}
+
+START_TEST(works_while_streams_are_locked)
+{
+    FILE *usual = stdout, *slow = fopencookie(NULL, "w", (cookie_io_functions_t){ .write = stand });
+    struct result result;
+    pthread_t thread;
+
+    ck_assert_int_eq(pipe(going), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, flush_all, slow), 0);
+    while (!__atomic_load_n(&standing, __ATOMIC_SEQ_CST))
+        sched_yield();
+    stdout = slow;
+    result = lookup("four.test");
+    stdout = usual;
+    ck_assert_int_eq(write(going[1], "", 1), 1);
+    pthread_join(thread, NULL);
+    fclose(slow);
+    close(going[0]);
+    close(going[1]);
+    ASSERT_ONLY(result, "192.0.2.10");
+}
+END_TEST
+
 /* ---- the server ---- */
 
 /* Sixty addresses of one name do not fit the 512 bytes of a plain DNS datagram (RFC 1035, 4.2.1). */
@@ -600,6 +643,7 @@ static Suite *resolve_suite(void)
     tcase_add_test(names, done_may_cancel);
     tcase_add_test(names, lookups_know_nothing_of_each_other);
     tcase_add_test(names, works_without_standard_descriptors);
+    tcase_add_test(names, works_while_streams_are_locked);
     suite_add_tcase(s, names);
 
     tcase_add_checked_fixture(files, default_files, NULL);

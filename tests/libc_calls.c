@@ -90,3 +90,11 @@ FILE *fopen(const char *path, const char *mode)
     NOTE_CALL();
     return real(path, mode);
 }
+
+FILE *fopencookie(void *cookie, const char *mode, cookie_io_functions_t functions)
+{
+    FILE *(*real)(void *, const char *, cookie_io_functions_t) = dlsym(RTLD_NEXT, "fopencookie");
+
+    NOTE_CALL();
+    return real(cookie, mode, functions);
+}
