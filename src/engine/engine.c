@@ -5,6 +5,7 @@
 #include "engine/heirloom.h"
 #include "engine/internal.h"
 #include "engine/large.h"
+#include "engine/last.h"
 #include "engine/listener.h"
 #include "engine/lock.h"
 #include "engine/serve.h"
@@ -231,7 +232,7 @@ int ns_engine_init(void)
     read_settings(&faults);
     read_ephemeral_range();
     /* Whoever sets a key wants no session without one. */
-    int err = faults.key ? -EINVAL : ns_slots_init();
+    int err = faults.key ? -EINVAL : ns_slots_init(ns_last_main_leaves);
     if (err == 0)
         err = ns_table_init();
     if (err) {

@@ -9,6 +9,7 @@
 #include "engine/exec.h"
 #include "engine/first.h"
 #include "engine/internal.h"
+#include "engine/last.h"
 #include "engine/ledger.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
@@ -312,6 +313,7 @@ void ns_fork_child(void)
     ns_table_fork_child();
     ns_helper_fork_child();
     ns_slots_fork_child();
+    ns_last_fork_child();
     ns_linger_fork_child();
     ns_ask_fork_child();
     ns_guest_fork_child();

@@ -23,11 +23,17 @@ struct chunk {
 static struct chunk *chunks;
 bool ns_quiet; /* quiet.h; here, so that a slot needs no more of the engine */
 static pthread_key_t thread_end;
+static char no_slot; /* the main thread's value of that key, until it has a slot */
+static void (*on_main_leaving)(void);
 static __thread struct ns_slot *self __attribute__((tls_model("initial-exec")));
 
 static void release(void *value)
 {
     struct ns_slot *slot = value;
+    if (ns_sys_gettid() == ns_sys_getpid())
+        on_main_leaving();
+    if (value == &no_slot)
+        return;
     self = NULL;
     ns_scratch_release(slot);
     /* Whoever is about to wake us must not write to what has this number next. */
@@ -43,9 +49,11 @@ static void release(void *value)
     __atomic_store_n(&slot->claimed, 0, __ATOMIC_RELEASE);
 }
 
-int ns_slots_init(void)
+int ns_slots_init(void (*main_leaves)(void))
 {
-    return pthread_key_create(&thread_end, release) == 0 ? 0 : -EAGAIN;
+    on_main_leaving = main_leaves;
+    return pthread_key_create(&thread_end, release) == 0 && pthread_setspecific(thread_end, &no_slot) == 0 ? 0
+                                                                                                         : -EAGAIN;
 }
 
 static struct ns_slot *claim_from(struct chunk *chunk)
@@ -94,6 +102,8 @@ struct ns_slot *ns_slot_self(void)
 
 void ns_slots_fork_child(void)
 {
+    if (!self)
+        pthread_setspecific(thread_end, &no_slot); /* it is the main thread now */
     for (struct chunk *c = chunks; c; c = c->next)
         for (int i = 0; i < CHUNK_SLOTS; i++) {
             struct ns_slot *slot = &c->slots[i];

@@ -41,8 +41,9 @@ struct ns_slot {
     int wait_fd;                              /* an eventfd, made at the first wait; -1 before */
 };
 
-/* Once, before any other. Returns 0 or -EAGAIN (no thread key). */
-int ns_slots_init(void);
+/* Once, before any other, in the main thread; `main_leaves` is called when that ends before the process
+ * does. Returns 0 or -EAGAIN (no thread key). */
+int ns_slots_init(void (*main_leaves)(void));
 /* In a forked child: only the calling thread is left. */
 void ns_slots_fork_child(void);
 

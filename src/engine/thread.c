@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/internal.h"
+#include "engine/last.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
 #include "engine/resume.h"
@@ -251,6 +252,7 @@ static void do_posted(struct ns_time now)
     do_todo(__atomic_exchange_n(&todo_list, NULL, __ATOMIC_ACQUIRE), now);
     do_given(now);
     ns_remains_look(now);
+    ns_last_look(now);
     if (__atomic_exchange_n(&listeners_changed, false, __ATOMIC_ACQ_REL))
         ns_listeners_watch(now);
 }
@@ -271,6 +273,7 @@ static pid_t thread_id;
 static void *loop(void *unused)
 {
     __atomic_store_n(&thread_id, ns_sys_gettid(), __ATOMIC_RELEASE);
+    ns_last_look(ns_now());
     while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
         struct epoll_event e;
         /* One event at a time: a handler may remove any other source. */

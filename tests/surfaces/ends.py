@@ -6,8 +6,12 @@ import signal
 import socket
 import struct
 
-from .cases import all_of, becomes, case, moves, moving, pair, session, told
+from .cases import CASES, Case, all_of, becomes, case, moves, moving, pair, session, told
 from .data import unread
+
+# The process ends with its last thread, which is not the main one: tests/last_thread.c.
+for _name in ("last-thread", "last-thread-forks"):
+    CASES[_name] = Case(_name, None, program="last_thread")
 
 
 @case(NAMESOCKET_PARK="200ms")
