@@ -449,6 +449,9 @@ def ctl_options(broker):
     for option in ("--help", "--version"):
         done = subprocess.run([NSCTL, option], capture_output=True, text=True, timeout=LIMIT_S)
         check(f"nsctl {option}", done.returncode == 0 and "nsctl" in done.stdout and not done.stderr, done)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([NSCTL, "list", "-j", "-b", broker.where], stdout=full, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S)
+    check("nsctl that cannot write", done.returncode == 1 and "standard output: No space" in done.stderr, done)
 
 
 # ---- users ----

@@ -56,6 +56,14 @@ __attribute__((format(printf, 2, 3), noreturn)) static void fail(int status, con
     exit(status);
 }
 
+/* What cannot be written is said, not lost: a full disk looks like an empty list otherwise. */
+static int told(int status)
+{
+    if (fclose(stdout) != 0)
+        fail(1, "standard output: %s", strerror(errno));
+    return status;
+}
+
 /* ---- one session ---- */
 
 struct row {
@@ -336,13 +344,13 @@ int main(int argc, char **argv)
             break;
         case 'h':
             fputs(usage, stdout);
-            return 0;
+            return told(0);
         case 'j':
             out.json = true;
             break;
         case 'V':
             puts("nsctl (namesocket " NS_VERSION ")");
-            return 0;
+            return told(0);
         case ':':
             fail(EXIT_USAGE, "option %s needs a value; see nsctl --help", argv[optind - 1]);
         default:
@@ -351,5 +359,5 @@ int main(int argc, char **argv)
     }
     if (optind + 1 != argc || strcmp(argv[optind], "list") != 0)
         fail(EXIT_USAGE, "write: nsctl list; see nsctl --help");
-    return list(&out, where);
+    return told(list(&out, where));
 }
