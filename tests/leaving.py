@@ -153,6 +153,32 @@ def executed_and_not_touched(context):
 
 
 @case
+def closed_by_exec(context):
+    """The next program does not inherit the descriptor: to the connection that is the process's end."""
+    x = Leaving(context)
+    x.deaf()
+    x.client.do("s.sendall(b'last words')")
+    ends(x, "os.execv('/bin/true', ['true'])", 0)
+    x.adopted()
+    x.hears()
+    x.server.says("s.recv(10, socket.MSG_WAITALL)", b"last words")
+
+
+@case
+def not_closed_by_exec(context):
+    """There is no such program: nothing has happened to the connection."""
+    x = Leaving(context)
+    x.deaf()
+    x.client.do("s.sendall(b'first ')")
+    x.client.do("""for call in os.execv, os.execvp:
+    try: call('/nonexistent', ['x'])
+    except FileNotFoundError: pass""")
+    x.client.do("s.sendall(b'and last')")
+    x.hears()
+    x.server.says("s.recv(14, socket.MSG_WAITALL)", b"first and last")
+
+
+@case
 def link_goes_with_the_last_write(context):
     """Nobody has noticed the loss yet; the other link is there."""
     x = Leaving(context)

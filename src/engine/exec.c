@@ -15,28 +15,12 @@
 /* How long an exchange that is under way is waited for; one takes a few round trips. */
 #define EXCHANGE_MS 10000
 
-static void open_after_exec(void *ctx, int fd)
-{
-    int flags = ns_sys_fcntl(fd, F_GETFD, 0);
-    if (flags >= 0 && !(flags & FD_CLOEXEC))
-        *(int *)ctx = fd;
-}
-
-/* One of its descriptors that the new program inherits, or -1. Table held. */
-static int inherited(struct ns_object *o)
-{
-    int fd = -1;
-    if (o->fd >= 0)
-        ns_object_each_fd(o, open_after_exec, &fd);
-    return fd;
-}
-
 /* The next one, if it is a session that goes nowhere yet, or -1. Table held. */
 static int left_behind(struct ns_object *o)
 {
     struct ns_sock *s = (struct ns_sock *)o;
     bool sock = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT;
-    return sock && !s->heirloom && ns_sock_state(s) != NS_FAILED ? inherited(o) : -1;
+    return sock && !s->heirloom && ns_sock_state(s) != NS_FAILED ? ns_object_inherited(o) : -1;
 }
 
 static int next_left_behind(void)
@@ -72,7 +56,7 @@ static void unlock_listeners(void)
     bool any_left = false;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o; o = o->next) {
-        if (o->kind != NS_KIND_LISTENER || inherited(o) < 0)
+        if (o->kind != NS_KIND_LISTENER || ns_object_inherited(o) < 0)
             continue;
         any_left = true;
         if (((struct ns_listener *)o)->door)

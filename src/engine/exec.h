@@ -11,8 +11,8 @@
  * owed. Returns with the table held. */
 void ns_offers_settle(void);
 
-/* Has what the peer lacks delivered (remains.h), or waits for that, 30 s at most. `closed_only`: what
- * has a descriptor stays here. */
-void ns_await_delivered(bool closed_only);
+/* Has what the peer lacks delivered (remains.h), or waits for that, 30 s at most. `by_exec`: what
+ * the next program inherits stays here. */
+void ns_await_delivered(bool by_exec);
 
 #endif

@@ -334,11 +334,11 @@ void ns_fork_child(void)
 
 /* ---- the end ---- */
 
-void ns_await_delivered(bool closed_only)
+void ns_await_delivered(bool by_exec)
 {
     if (!ns_helper_running() && !ns_helper_is_late())
         return;
-    ns_remains_leave(closed_only);
+    ns_remains_leave(by_exec);
     int64_t patience_ms = ns_engine.policy.give_up_ms < EXIT_MS ? ns_engine.policy.give_up_ms : EXIT_MS;
     struct ns_time end = ns_time_add(ns_now(), ns_time_ms(patience_ms));
     while (ns_remains_left() && ns_time_before(ns_now(), end))

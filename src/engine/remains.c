@@ -44,6 +44,12 @@ static bool reachable(const struct ns_sock *s)
     return s->session.role == NS_CLIENT || !ns_listener_alone();
 }
 
+/* Whether what happens now is its end here: not, where the next program has it. Table held. */
+static bool ends(struct ns_object *o, bool by_exec)
+{
+    return !by_exec || ns_object_inherited(o) < 0;
+}
+
 /* Table held. */
 static bool undelivered(struct ns_sock *s)
 {
@@ -56,13 +62,13 @@ static bool undelivered(struct ns_sock *s)
     return is && mine(s);
 }
 
-static bool undelivered_any(bool closed_only)
+static bool undelivered_any(bool by_exec)
 {
     struct ns_hold hold;
     bool any = false;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && !any; o = o->next)
-        any = !(closed_only && o->fds > 0) && undelivered((struct ns_sock *)o);
+        any = undelivered((struct ns_sock *)o) && ends(o, by_exec);
     ns_table_unhold(&hold);
     return any;
 }
@@ -135,7 +141,7 @@ static bool send_session(int to, int file, int socket)
 /* ---- handing over, on the helper ---- */
 
 static int heir = -1;               /* the connection, for the helper; atomic */
-static bool closed_ones_only, over; /* atomic */
+static bool becoming_another, over; /* atomic */
 
 /* Nothing is under way about it, and no thread writes any more. Returns its state's
  * file; `socket` is a duplicate. */
@@ -207,12 +213,12 @@ static struct ns_sock *next_one(void)
 {
     struct ns_hold hold;
     struct ns_object *o;
-    bool closed_only = __atomic_load_n(&closed_ones_only, __ATOMIC_RELAXED);
+    bool by_exec = __atomic_load_n(&becoming_another, __ATOMIC_RELAXED);
     ns_table_hold(&hold);
     for (o = ns_objects; o; o = o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
-        if (o->kind == NS_KIND_SOCK && s->remains == NS_REMAINS_HERE && !(closed_only && o->fds > 0) &&
-            undelivered(s) && reachable(s))
+        if (o->kind == NS_KIND_SOCK && s->remains == NS_REMAINS_HERE && undelivered(s) && reachable(s) &&
+            ends(o, by_exec))
             break;
     }
     struct ns_sock *s = ns_sock_help((struct ns_sock *)o);
@@ -265,20 +271,20 @@ static void begin(void)
     ns_table_unhold(&hold);
 }
 
-void ns_remains_leave(bool closed_only)
+void ns_remains_leave(bool by_exec)
 {
-    if (!undelivered_any(closed_only))
+    if (!undelivered_any(by_exec))
         return;
     begin();
-    wait_while(undelivered_any, closed_only, MOMENT_MS);
-    if (!undelivered_any(closed_only) || !ns_helper_here())
+    wait_while(undelivered_any, by_exec, MOMENT_MS);
+    if (!undelivered_any(by_exec) || !ns_helper_here())
         return;
     int to = find_adopter();
     if (to < 0) {
         ns_debug("nobody takes what is undelivered: %s", strerror(-to));
         return;
     }
-    __atomic_store_n(&closed_ones_only, closed_only, __ATOMIC_RELAXED);
+    __atomic_store_n(&becoming_another, by_exec, __ATOMIC_RELAXED);
     __atomic_store_n(&over, false, __ATOMIC_RELAXED);
     __atomic_store_n(&heir, to, __ATOMIC_RELEASE);
     ns_helper_look();

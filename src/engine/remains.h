@@ -32,11 +32,12 @@ enum {
 #define NS_REMAINS_MS 2000
 
 /*
- * The process ends, or becomes another program (`closed_only`: then what has a descriptor
- * may be used again, should that fail). Waits a moment for acknowledgements, then hands over
- * what is undelivered still, if there is somebody who takes it. No lock held.
+ * The process ends, or becomes another program (`by_exec`: then it is about what that does not
+ * inherit; if the exec fails after all, what was handed over is gone here, EPIPE). Waits a moment
+ * for acknowledgements, then hands over what is undelivered still, if there is somebody who takes
+ * it. No lock held.
  */
-void ns_remains_leave(bool closed_only);
+void ns_remains_leave(bool by_exec);
 
 /* Whether a session here, not handed over, would lose something by the end of the process. */
 bool ns_remains_left(void);

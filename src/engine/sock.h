@@ -282,6 +282,8 @@ void ns_object_identify(struct ns_object *o);
 
 /* Calls `each` for every descriptor of `o`; table held. */
 void ns_object_each_fd(struct ns_object *o, void (*each)(void *ctx, int fd), void *ctx);
+/* One of its descriptors that is open after exec, too, or -1; table held. */
+int ns_object_inherited(struct ns_object *o);
 
 /* All objects, newest first: ns_objects (socket.h); table, atomic. */
 

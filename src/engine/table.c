@@ -104,6 +104,21 @@ void ns_object_each_fd(struct ns_object *o, void (*each)(void *ctx, int fd), voi
             each(ctx, fd);
 }
 
+static void open_after_exec(void *ctx, int fd)
+{
+    int flags = ns_sys_fcntl(fd, F_GETFD, 0);
+    if (flags >= 0 && !(flags & FD_CLOEXEC))
+        *(int *)ctx = fd;
+}
+
+int ns_object_inherited(struct ns_object *o)
+{
+    int fd = -1;
+    if (o->fd >= 0)
+        ns_object_each_fd(o, open_after_exec, &fd);
+    return fd;
+}
+
 static void take_first(void *ctx, int fd)
 {
     struct ns_object *o = ctx;

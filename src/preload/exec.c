@@ -171,7 +171,7 @@ static char *const *with_heirloom(char *const envp[], size_t n, char **out, char
 
 NS_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
-    if (ns_ready() && ns_plausible(path) && ns_exec_concerned() && cannot(path))
+    if (ns_ready() && ns_plausible(path) && ns_objects && cannot(path))
         return -1;
     return BECOME(ns_plausible(path) ? path : NULL, envp, ns_real.execve(path, argv, envp));
 }
@@ -187,7 +187,7 @@ NS_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
     char path[PATH_MAX];
     int r;
 
-    if (!ns_ready() || !ns_exec_concerned())
+    if (!ns_ready() || !ns_objects)
         return BECOME(NULL, envp, ns_real.execvpe(file, argv, envp));
     r = ns_reach_find(file, path, sizeof path);
     if (r < 0)
