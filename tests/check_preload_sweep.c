@@ -35,6 +35,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <wordexp.h>
 
 #include "check_preload_sweep.h"
 
@@ -67,6 +68,7 @@ extern int __openat64_2(int, const char *, int);
 extern int __dprintf_chk(int, int, const char *, ...);
 extern int __vdprintf_chk(int, int, const char *, va_list);
 extern pid_t __vfork(void);
+extern FILE *_IO_popen(const char *, const char *);
 extern int pidfd_open(pid_t, unsigned);
 extern int pidfd_getfd(int, int, unsigned);
 
@@ -795,7 +797,16 @@ static void processes(void)
     SHOW(posix_spawn_file_actions_init(&actions)), SHOW(posix_spawn_file_actions_adddup2(&actions, 1, 9));
     SHOW(posix_spawn_file_actions_adddup2(&actions, -1, 9));
     SHOW(posix_spawn(&pid, "/bin/sh", &actions, NULL, argv3, env5)), SHOW(reaped(pid));
-    SHOW(system("exit 6"));
+    SHOW(system("exit 6")), SHOW(system(NULL) != 0), SHOW(system("kill -9 $$"));
+    FILE *f = popen("echo popen; exit 5", "r");
+    char text[20] = "";
+    SHOW(f && fgets(text, sizeof text, f)), SHOW(strcmp(text, "popen\n")), SHOW(f ? pclose(f) : -1);
+    f = _IO_popen("cat >/dev/null; exit 4", "w");
+    SHOW(f ? pclose(f) : -1), SHOW(popen("true", "neither") == NULL);
+    wordexp_t words;
+    SHOW(wordexp("$(echo a b) `echo c`", &words, 0)), SHOW((int)words.we_wordc), SHOW(strcmp(words.we_wordv[2], "c"));
+    wordfree(&words);
+    SHOW(wordexp("$(true)", &words, WRDE_NOCMD));
 }
 
 /* ---- cancellation: blocked in a plain descriptor, in libc's own function ---- */

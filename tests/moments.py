@@ -929,12 +929,28 @@ SPAWN = """
                                                                       for n in (0, 1)])
 """
 
+SYSTEM = """
+    import ctypes
+    for fd in c.fileno(), reports[1]: os.set_inheritable(fd, True)
+    ctypes.CDLL(None).system(b"cat <&%d >&%d & echo $! >&%d" % (c.fileno(), c.fileno(), reports[1]))
+    child = int(os.read(reports[0], 20))
+"""
+POPEN = """
+    import ctypes
+    libc = ctypes.CDLL(None)
+    libc.popen.restype = ctypes.c_void_p
+    for fd in c.fileno(), reports[1]: os.set_inheritable(fd, True)
+    stream = libc.popen(b"echo $$ >&%d; exec cat <&%d >&%d" % (reports[1], c.fileno(), c.fileno()), b"r")
+    child = int(os.read(reports[0], 20))
+"""
+
 
 def executes(how):
     """A server that executes a program for each connection."""
     return f"""
 import os, socket
 l = socket.create_server(("::", {PORT}), family=socket.AF_INET6)
+reports = os.pipe()
 print("listening", flush=True)
 for n in range(1, 100):
     c = l.accept()[0]
@@ -973,6 +989,30 @@ def exec_before_the_first_bytes(context):
 @case
 def spawn_before_the_first_bytes(context):
     before_the_first_bytes(context, SPAWN)
+
+
+@case
+def system_before_the_first_bytes(context):
+    before_the_first_bytes(context, SYSTEM)
+
+
+@case
+def popen_before_the_first_bytes(context):
+    before_the_first_bytes(context, POPEN)
+
+
+@case
+def system_with_an_inherited_session(context):
+    """Demoted before the command begins, which may read for longer than the link lasts."""
+    x = Session(context)
+    x.client.do("os.set_inheritable(s.fileno(), True)")
+    run = x.client.begin("os.system(f'read line <&{s.fileno()}; echo $line >&{s.fileno()}')")
+    x.client.log.wait(DEMOTED)
+    x.server.do("s.sendall(b'line\\n')")
+    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"line\n")
+    if run.result() != 0:
+        raise Wrong("the command failed")
+    x.talks()
 
 
 @case

@@ -2,7 +2,7 @@
  * Calls that make a descriptor of another kind. All they do here is to say
  * that the number is new, in case it died where the shim could not see it.
  *
- * Descriptors that libc opens inside (fopen, opendir, popen) are not seen; a
+ * Descriptors that libc opens inside (fopen, opendir) are not seen; a
  * stale entry under such a number would need a session closed unseen as well.
  */
 #include <stdlib.h>

@@ -31,6 +31,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <wordexp.h>
 
 #include "engine/socket.h"
 
@@ -142,6 +143,9 @@ struct file_handle;
       (pid_t * a, const char *b, const posix_spawn_file_actions_t *c, const posix_spawnattr_t *d,          \
        char *const e[], char *const f[]),                                                                  \
       (a, b, c, d, e, f))                                                                                  \
+    X(int, -1, system, (const char *a), (a))                                                               \
+    X(FILE *, NULL, popen, (const char *a, const char *b), (a, b))                                         \
+    X(int, WRDE_NOSPACE, wordexp, (const char *a, wordexp_t *b, int c), (a, b, c))                         \
     X(pid_t, -1, fork, (void), ())                                                                         \
     X(pid_t, -1, _Fork, (void), ())                                                                        \
     X(int, -1, sigaction, (int a, const struct sigaction *b, struct sigaction *c), (a, b, c))              \

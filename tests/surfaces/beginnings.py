@@ -1,11 +1,12 @@
 """The beginning of a connection: who speaks first, NEW, fast open."""
+import ctypes
 import os
 import select
 import socket
 import threading
 import time
 
-from .cases import all_of, case, moves, moving, pair, protected, session, told
+from .cases import all_of, case, libc, moves, moving, pair, protected, session, told
 
 
 @case()
@@ -36,6 +37,35 @@ def speaks_first_and_is_gone():
     while piece := client.recv(65536):
         got += piece
     print("the same bytes:", bytes(got) == payload[:sent])
+
+
+@case()
+def commands():
+    """What the shell is given reads what the client has said, and no NEW: system, popen, and wordexp's $( )."""
+    class Words(ctypes.Structure):
+        _fields_ = [("count", ctypes.c_size_t), ("words", ctypes.POINTER(ctypes.c_char_p)), ("offs", ctypes.c_size_t)]
+
+    libc.popen.restype = ctypes.c_void_p
+
+    def by_system(server):
+        print(libc.system(b"head -n1 <&%d >&%d" % (server.fileno(), server.fileno())))
+
+    def by_popen(server):
+        stream = libc.popen(b"head -n1 <&%d >&%d" % (server.fileno(), server.fileno()), b"r")
+        print(libc.pclose(ctypes.c_void_p(stream)))
+
+    def by_wordexp(server):
+        words = Words()
+        print(libc.wordexp(b"$(head -n1 <&%d)" % server.fileno(), ctypes.byref(words), 0))
+        server.send(b" ".join(words.words[:words.count]) + b"\n")
+
+    print(libc.system(None) != 0)
+    for give in by_system, by_popen, by_wordexp:
+        listener, client, server = pair()
+        client.send(b"give me the file\n")
+        os.set_inheritable(server.fileno(), True)
+        give(server)
+        print(all_of(client, 17))
 
 
 @case()
