@@ -6,6 +6,7 @@
  *
  * Not compiled with _FORTIFY_SOURCE: the fortified twins are called by name.
  */
+#include <aio.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -379,6 +380,45 @@ static void files(const char *path)
     SHOW(close(fd));
     SHOW(close(-1));
     SHOW(syscall(SYS_close, -1));
+}
+
+/* ---- asynchronous I/O ---- */
+
+static void complete(struct aiocb *cb)
+{
+    const struct aiocb *list[] = { cb };
+
+    SHOW(aio_suspend(list, 1, NULL)), SHOW(aio_error(cb)), SHOW(aio_return(cb));
+}
+
+static void asynchronous(const char *path)
+{
+    char buf[32] = "asynchronous";
+    struct aiocb one = { .aio_buf = buf, .aio_nbytes = 12, .aio_lio_opcode = LIO_WRITE }, none = one;
+    struct aiocb *list[] = { &one, NULL, &none };
+    int fds[2];
+
+    sweep_kind = "asynchronous";
+    none.aio_lio_opcode = LIO_NOP;
+    one.aio_fildes = none.aio_fildes = must(open(path, O_RDWR | O_TRUNC));
+    SHOW(aio_write(&one)), complete(&one);
+    SHOW(aio_read(&one)), complete(&one), SHOW(strcmp(buf, "asynchronous"));
+    SHOW(aio_write64((struct aiocb64 *)&one)), complete(&one);
+    SHOW(aio_read64((struct aiocb64 *)&one)), complete(&one);
+    SHOW(lio_listio(LIO_WAIT, list, 3, NULL)), SHOW(aio_return(&one));
+    SHOW(lio_listio64(LIO_WAIT, (struct aiocb64 *const *)list, 3, NULL)), SHOW(aio_return(&one));
+    SHOW(lio_listio(77, list, 3, NULL));
+    close(one.aio_fildes);
+    one.aio_fildes = -1;
+    SHOW(aio_write(&one)), complete(&one);
+    make_pair(3, fds);
+    sweep_kind = "asynchronous";
+    one.aio_fildes = fds[1];
+    SHOW(aio_write(&one)), complete(&one);
+    one.aio_fildes = fds[0];
+    SHOW(aio_read(&one)), complete(&one), SHOW(strcmp(buf, "asynchronous"));
+    close(fds[0]);
+    close(fds[1]);
 }
 
 static void temporary(const char *dir)
@@ -882,6 +922,7 @@ int main(int argc, char **argv)
     snprintf(path, sizeof path, "%s/file", argv[1]);
     data();
     files(path);
+    asynchronous(path);
     temporary(argv[1]);
     waits();
     connection();

@@ -914,6 +914,27 @@ def exec_while_suspended(context):
     x.server.says("s.recv(30, socket.MSG_WAITALL)", b"from the next program 1234 0", 20)
 
 
+@case
+def asynchronous_io_while_suspended(context):
+    """What libc's thread writes past the shim comes behind all that was written before."""
+    x = Session(context)
+    x.client.do("""
+import ctypes
+own = ctypes.CDLL(None, use_errno=True)
+data = ctypes.create_string_buffer(b"behind", 6)
+control = ctypes.create_string_buffer(                        # struct aiocb, SIGEV_NONE
+    struct.pack("iiiPNPii", s.fileno(), 0, 0, ctypes.addressof(data), 6, 0, 0, 1), 512)
+s.send(b"before")""")
+    x.suspended()
+    run = x.client.begin("own.aio_write(control)")
+    run.asleep(*ASLEEP)
+    x.again()
+    if run.result() != 0:
+        raise Wrong("aio_write failed")
+    x.server.says("s.recv(12, socket.MSG_WAITALL)", b"beforebehind")
+    x.talks()
+
+
 # -- children --------------------------------------------------------------------------------------------------------
 
 FORK = """

@@ -15,6 +15,7 @@
 #ifndef NS_PRELOAD_REAL_H
 #define NS_PRELOAD_REAL_H
 
+#include <aio.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -143,6 +144,9 @@ struct file_handle;
       (pid_t * a, const char *b, const posix_spawn_file_actions_t *c, const posix_spawnattr_t *d,          \
        char *const e[], char *const f[]),                                                                  \
       (a, b, c, d, e, f))                                                                                  \
+    X(int, -1, aio_read, (struct aiocb * a), (a))                                                          \
+    X(int, -1, aio_write, (struct aiocb * a), (a))                                                         \
+    X(int, -1, lio_listio, (int a, struct aiocb *const b[], int c, struct sigevent *d), (a, b, c, d))      \
     X(int, -1, system, (const char *a), (a))                                                               \
     X(FILE *, NULL, popen, (const char *a, const char *b), (a, b))                                         \
     X(int, WRDE_NOSPACE, wordexp, (const char *a, wordexp_t *b, int c), (a, b, c))                         \

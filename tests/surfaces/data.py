@@ -1,6 +1,7 @@
 """Calls that carry bytes."""
 import array
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -9,7 +10,7 @@ import struct
 import tempfile
 import termios
 
-from .cases import all_of, becomes, c, case, libc, moves, moving, session, told
+from .cases import all_of, becomes, c, case, libc, moves, moving, pair, session, told
 
 IOV = struct.Struct("PN")
 RWF_NOWAIT = 8
@@ -459,6 +460,54 @@ def tee_is_for_pipes():
     print(c("tee", a.fileno(), w, ctypes.c_size_t(5), 0), c("tee", r, a.fileno(), ctypes.c_size_t(5), 0))
     print(c("vmsplice", a.fileno(), Vector(b"x").buf, ctypes.c_size_t(1), 0))
     print(c("copy_file_range", temporary(b"file").fileno(), None, a.fileno(), None, ctypes.c_size_t(4), 0))
+
+
+class Control(ctypes.Structure):
+    """struct aiocb (aio.h(7)), glibc's."""
+    _fields_ = [("fd", ctypes.c_int), ("what", ctypes.c_int), ("priority", ctypes.c_int), ("buf", ctypes.c_void_p),
+                ("n", ctypes.c_size_t), ("value", ctypes.c_void_p), ("signal", ctypes.c_int), ("notify", ctypes.c_int),
+                ("rest", ctypes.c_byte * 256)]
+
+    def __init__(self, fd, data, what=0):
+        self.data = ctypes.create_string_buffer(data, len(data)) if isinstance(data, bytes) else \
+            ctypes.create_string_buffer(data)
+        super().__init__(fd=fd, what=what, buf=ctypes.addressof(self.data), n=len(self.data), notify=1)
+
+    def done(self):
+        """What came of it."""
+        libc.aio_suspend((ctypes.c_void_p * 1)(ctypes.addressof(self)), 1, None)
+        error, r = libc.aio_error(ctypes.byref(self)), libc.aio_return(ctypes.byref(self))
+        return errno.errorcode[error] if error else r, self.data.raw
+
+
+@case()
+def asynchronous():
+    """POSIX asynchronous I/O, at the very beginning and later."""
+    LIO_WAIT, LIO_READ, LIO_WRITE, LIO_NOP = 0, 0, 1, 2
+    for suffix in "", "64":
+        def begin(name, control):
+            return c(name + suffix, ctypes.byref(control))
+
+        def list_of(*controls):
+            return c("lio_listio" + suffix, LIO_WAIT, (ctypes.c_void_p * len(controls))(*map(ctypes.addressof, controls)),
+                     len(controls), None)
+        listener, client, server = pair()
+        client.send(b"hello")
+        first = Control(server.fileno(), 5)
+        print(begin("aio_read", first), first.done())
+        written = Control(server.fileno(), b"answer")
+        print(begin("aio_write", written), written.done(), all_of(client, 6))
+        listener, client, server = pair()
+        client.send(b"hello again")
+        parts = [Control(server.fileno(), n, LIO_READ) for n in (5, 6)]
+        print(list_of(Control(client.fileno(), b"nothing", LIO_NOP), *parts), [part.done() for part in parts])
+        client, server = session()
+        pending = Control(client.fileno(), 5)
+        print(begin("aio_read", pending), libc.aio_error(ctypes.byref(pending)) == errno.EINPROGRESS)
+        server.send(b"later")
+        print(pending.done())
+        written = Control(client.fileno(), b"written", LIO_WRITE)
+        print(list_of(written), written.done(), all_of(server, 7))
 
 
 @moving
