@@ -496,9 +496,25 @@ ssize_t ns_recv(int fd, void *buf, size_t len, int flags)
     return receive(fd, &i);
 }
 
+/* The first buffer that has room, or NULL. */
+static uint8_t *first_place(const struct msghdr *msg)
+{
+    for (size_t k = 0; k < msg->msg_iovlen; k++)
+        if (msg->msg_iov[k].iov_len > 0)
+            return msg->msg_iov[k].iov_base;
+    return NULL;
+}
+
 ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
 {
     struct ns_sock *s = ns_sock_at(fd);
+    uint8_t urgent, *to = s && (flags & MSG_OOB) ? first_place(msg) : NULL;
+    if (to && take_urgent(s, flags, &urgent)) {
+        *to = urgent;
+        msg->msg_flags = MSG_OOB;
+        msg->msg_namelen = msg->msg_controllen = 0;
+        return 1;
+    }
     if (!s || beside_stream(flags))
         return NS_NOT_OURS;
     if (msg->msg_iovlen > IOV_MAX)

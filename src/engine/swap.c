@@ -68,9 +68,41 @@ static bool readers_left(struct ns_sock *s, int fd)
     return true;
 }
 
+static void keep_urgent(struct ns_sock *s, uint8_t byte)
+{
+    __atomic_store_n(&s->rx_urgent, 256 + byte, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Keeps an urgent byte that has not been read. Of a connection that has died the kernel
+ * gives none (ENOTCONN), but in line: then drain() meets it, at the mark. Returns whether so.
+ */
+static bool take_urgent(struct ns_sock *s, int fd)
+{
+    uint8_t byte;
+    int in_line = 1;
+    ssize_t n = ns_sys_recv(fd, &byte, 1, MSG_OOB | MSG_DONTWAIT);
+    if (n == 1)
+        keep_urgent(s, byte);
+    return n == -ENOTCONN && ns_sys_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof in_line) == 0;
+}
+
+/* The setting that the application has, and the next socket gets. */
+static void put_out_of_line(int fd)
+{
+    int in_line = 0;
+    ns_sys_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof in_line);
+}
+
+static bool at_mark(int fd)
+{
+    int at = 0;
+    return ns_sys_ioctl(fd, SIOCATMARK, &at) == 0 && at;
+}
+
 /* Moves the receive queue to the inbox; rx held. What there is no room for stays in the
  * queue, next in order. */
-static int drain(struct ns_sock *s, int fd, bool *error_seen)
+static int drain(struct ns_sock *s, int fd, bool in_line, bool *error_seen)
 {
     static uint8_t buf[PIECE] NS_LARGE; /* the helper's alone */
     for (;;) {
@@ -82,8 +114,12 @@ static int drain(struct ns_sock *s, int fd, bool *error_seen)
         int err = ns_inbox_reserve(s, want);
         if (err)
             return err;
-        ssize_t n = ns_sys_recv(fd, buf, want, MSG_DONTWAIT);
-        if (n > 0) {
+        /* No read goes across the mark. */
+        bool urgent = in_line && at_mark(fd);
+        ssize_t n = ns_sys_recv(fd, buf, urgent ? 1 : want, MSG_DONTWAIT);
+        if (n > 0 && urgent) {
+            keep_urgent(s, buf[0]);
+        } else if (n > 0) {
             ns_inbox_put(s, buf, (size_t)n);
         } else if (n != -EINTR) {
             *error_seen |= n < 0 && n != -EAGAIN && n != -ENOTCONN;
@@ -98,23 +134,19 @@ static int drain(struct ns_sock *s, int fd, bool *error_seen)
 static int drain_and_count(struct ns_sock *s, int fd, struct ns_ledger *l)
 {
     bool error_seen = false;
-    uint64_t before;
-    int err;
-    uint8_t urgent;
-    if (ns_sys_recv(fd, &urgent, 1, MSG_OOB | MSG_DONTWAIT) == 1)
-        __atomic_store_n(&s->rx_urgent, 256 + urgent, __ATOMIC_SEQ_CST);
-    do {
-        err = ns_ledger_read(fd, l);
-        if (err < 0)
-            return err;
-        before = l->received;
-        err = drain(s, fd, &error_seen);
-        if (err < 0)
-            return err;
-        err = ns_ledger_read(fd, l);
-        if (err < 0)
-            return err;
-    } while (l->received != before);
+    bool in_line = take_urgent(s, fd), still = false;
+    int err = ns_ledger_read(fd, l);
+    while (err == 0 && !still) {
+        uint64_t before = l->received;
+        err = drain(s, fd, in_line, &error_seen);
+        if (err == 0)
+            err = ns_ledger_read(fd, l);
+        still = l->received == before;
+    }
+    if (in_line)
+        put_out_of_line(fd);
+    if (err < 0)
+        return err;
     if (l->fin_received)
         __atomic_store_n(&s->rx_ended, true, __ATOMIC_SEQ_CST);
     return 0;

@@ -250,6 +250,41 @@ def urgent():
 
 
 @moving
+def urgent_unread():
+    """An urgent byte that was here before the connection went, each way, among others."""
+    def by_message(s):
+        data, _, flags, _ = s.recvmsg(1, 0, socket.MSG_OOB)
+        return data, flags == socket.MSG_OOB
+    a, b = session()
+    for x, y in (a, b), (b, a):
+        x.send(b"before")
+        x.send(b"U", socket.MSG_OOB)
+    for s in a, b:
+        becomes("urgent", lambda: select.select([], [], [s], 0)[2] == [s])
+    b.send(b"behind")
+    becomes("unread", lambda: unread(a) >= 6)
+    moves(a)
+    for s in a, b:
+        print(select.select([], [], [s], 5)[2] == [s], s.recv(1, socket.MSG_OOB | socket.MSG_PEEK), by_message(s),
+              told(s.recv, 1, socket.MSG_OOB), told(by_message, s))
+    print(all_of(a, 12), all_of(b, 6))
+    a.send(b"U", socket.MSG_OOB)
+    becomes("urgent", lambda: select.select([], [], [b], 0)[2] == [b])
+    print(b.recv(1, socket.MSG_OOB))                          # that is in the queue still, and must not be read again
+    a.send(b"behind")
+    becomes("here", lambda: select.select([b], [], [], 0)[0] == [b])
+    moves(a)
+    print(told(b.recv, 1, socket.MSG_OOB), all_of(b, 6), b.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE))
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    a.send(b"in")
+    a.send(b"L", socket.MSG_OOB)
+    a.send(b"ine")
+    becomes("here", lambda: select.select([], [], [b], 0)[2] == [b])
+    moves(a)
+    print(all_of(b, 6), b.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE))
+
+
+@moving
 def file_sending():
     """sendfile: offsets, the file's position, ends, what it refuses."""
     a, b = session()
