@@ -315,7 +315,20 @@ static void copy_file_flags(int from, int to)
         ns_sys_fcntl(to, F_SETSIG, ns_sys_fcntl(from, F_GETSIG, 0));
     }
     if (flags >= 0)
-        ns_sys_fcntl(to, F_SETFL, flags & (O_NONBLOCK | O_ASYNC | O_APPEND));
+        ns_sys_fcntl(to, F_SETFL, flags & (O_NONBLOCK | O_APPEND));
+}
+
+/*
+ * SIGIO tells the number by which O_ASYNC was set (si_fd), so that is the application's.
+ * What has come before gets its signal now: to set SO_RCVLOWAT is to look (tcp_set_rcvlowat).
+ */
+static void signal_arrivals(int fd)
+{
+    int low = 1;
+    socklen_t len = sizeof low;
+    ns_sys_fcntl(fd, F_SETFL, ns_sys_fcntl(fd, F_GETFL, 0) | O_ASYNC);
+    if (ns_sys_getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, &len) == 0)
+        ns_sys_setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low);
 }
 
 static ino_t inode_of(int fd)
@@ -328,12 +341,15 @@ static void replace(struct ns_sock *s, int fd)
 {
     struct install i = { s, fd };
     int old = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    bool signals = s->o.fd >= 0 && (ns_sys_fcntl(old, F_GETFL, 0) & O_ASYNC);
     ns_sockopts_copy(old, fd);
     copy_file_flags(old, fd);
     if (s->linger_fd >= 0)
         ns_sys_dup3(fd, s->linger_fd, O_CLOEXEC);
     if (s->o.fds > 0)
         ns_object_each_fd(&s->o, put_under, &i);
+    if (signals && s->o.fd >= 0)
+        signal_arrivals(s->o.fd);
     s->o.inode = inode_of(fd);
     s->before_local = s->last_local;
     s->before_peer = s->last_peer;

@@ -1,4 +1,5 @@
 """Options and requests."""
+import ctypes
 import fcntl
 import os
 import select
@@ -7,7 +8,7 @@ import socket
 import struct
 import termios
 
-from .cases import all_of, becomes, case, moves, moving, protected, session, told
+from .cases import all_of, becomes, case, libc, moves, moving, protected, session, told
 from .data import unread
 
 SIOCOUTQ = 0x5411
@@ -184,6 +185,30 @@ def signal_driven():
     a.send(b"q")
     becomes("unread", lambda: unread(b) == 1)
     print(signal.sigtimedwait([signal.SIGRTMIN, signal.SIGIO], 0), b.recv(1))
+
+
+@moving
+def signal_driven_tells_the_number():
+    """F_SETSIG: the signal has the descriptor by which O_ASYNC was set."""
+    RT = signal.SIGRTMIN
+
+    def signalled():
+        """The descriptor that the next signal tells of."""
+        info = ctypes.create_string_buffer(128)
+        r = libc.sigtimedwait(ctypes.create_string_buffer(struct.pack("Q", 1 << RT - 1), 128), info,
+                              ctypes.create_string_buffer(struct.pack("ll", 5, 0)))
+        return r == RT, struct.unpack_from("i", info, 24)[0] == b.fileno()
+    a, b = session()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [RT])
+    fcntl.fcntl(b, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(b, fcntl.F_SETSIG, RT)
+    fcntl.fcntl(b, fcntl.F_SETFL, fcntl.fcntl(b, fcntl.F_GETFL) | os.O_ASYNC)
+    for _ in range(3):
+        a.send(b"x")
+        print(signalled(), b.recv(1))
+        moves(a)
+        while signal.sigtimedwait([RT], 0):
+            pass
 
 
 @case(stays=True)
