@@ -1036,6 +1036,26 @@ def system_with_an_inherited_session(context):
     x.talks()
 
 
+def child_and_an_inbox(context, call):
+    """What a child would miss of the stream stays here: it gets an error, and no stream with a hole."""
+    x = inbox(context)
+    x.client.do("os.set_inheritable(s.fileno(), True); r, w = os.pipe(); os.set_inheritable(w, True)")
+    x.client.says(f"{call} != 0", True)
+    x.client.says("os.close(w), os.read(r, 100)", (None, b""))
+    x.client.says("s.recv(1)", "OSError ENOTCONN")            # as from a socket that was reset
+
+
+@case
+def system_with_an_inbox(context):
+    child_and_an_inbox(context, "os.system(f'head -c 5 <&{s.fileno()} >&{w}')")
+
+
+@case
+def spawn_with_an_inbox(context):
+    child_and_an_inbox(context, "os.waitpid(os.posix_spawn('/bin/sh', ['sh', '-c', f'head -c 5 <&{s.fileno()} >&{w}'], "
+                                "os.environ), 0)[1]")
+
+
 @case
 def spawn_keeps_what_is_close_on_exec(context):
     x = Session(context)

@@ -121,6 +121,24 @@ static int next_awaiting(struct heir *h)
     return fd;
 }
 
+/* One of which bytes of an earlier connection are unread, which the child would miss, or -1. */
+static int next_ahead(struct heir *h)
+{
+    struct ns_hold hold;
+    int fd = -1;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects, *next; o && fd < 0; o = next) {
+        next = o->next;
+        bool sock = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT;
+        struct ns_sock *s = sock && inherits(h, o) ? ns_sock_wake(o) : NULL;
+        if (s && s->o.fd >= 0 && ns_sock_inbox_filled(s) && ns_sock_state(s) != NS_SUSPENDED &&
+            ns_sock_state(s) != NS_FAILED)
+            fd = s->o.fd;
+    }
+    ns_table_unhold(&hold);
+    return fd;
+}
+
 void ns_spawn_prepare(bool (*given)(int fd))
 {
     struct heir child = { .spawned = true, .given = given };
@@ -130,6 +148,9 @@ void ns_spawn_prepare(bool (*given)(int fd))
     /* As before exec: what is spawned knows nothing of NEW. */
     while ((fd = next_awaiting(&child)) >= 0)
         if (ns_fd_demote(fd, "spawn", true) == -ENOBUFS)
+            break;
+    while ((fd = next_ahead(&child)) >= 0)
+        if (ns_fd_leave(fd, "spawn") == -ENOBUFS)
             break;
     await_none(retiring);
     /* Nothing is half done: handlers may run while the process forks. One that
