@@ -1201,6 +1201,11 @@ def fork_the_child_serves(context):
     served_by_another_process(Session(context), ECHO + "\ns.close()")
 
 
+def sleeps_in_read(x, pipe):
+    """Whether the server's child `pid` reads that pipe, and finds nothing."""
+    return x.server.do(f"open(f'/proc/{{pid}}/syscall').read().split()[:2] == ['0', hex({pipe})]")
+
+
 @case
 def fork_the_child_is_busy_elsewhere(context):
     """The path is lost while the child, which has the session, makes no call on it; it may have no helper thread yet,
@@ -1220,8 +1225,7 @@ if pid == 0:
         os._exit(0)
 s.close()""")
     accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
-    wait_for("the child to read its pipe",
-             lambda: x.server.do("open(f'/proc/{pid}/syscall').read().split()[:2] == ['0', hex(r)]"))
+    wait_for("the child to read its pipe", lambda: sleeps_in_read(x, "r"))
     before = [end.log.count(RESUMED) for end in x.ends]
     link = x.link()
     x.rig.troels.link_down(link)
@@ -1238,6 +1242,50 @@ s.close()""")
     x.server.says("os.waitpid(pid, 0)[1]", 0)
     if accept.done():
         raise Wrong("the server was shown a connection that is none of its own")
+
+
+def said_and_busy_elsewhere(context, says, piece):
+    """The path is lost with what a child has said on it, and the child makes no call on the session any more."""
+    x = Session(context)
+    x.server.do("r, w = os.pipe()")
+    x.server.do("r2, w2 = os.pipe()")
+    x.server.do(f"""pid = os.fork()
+if pid == 0:
+    try:
+        os.read(r, 1)
+        {says}
+        os.read(r2, 1)
+    finally:
+        os._exit(0)
+s.close()""")
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    before = [end.log.count(RESUMED) for end in x.ends]
+    link = x.link()
+    x.rig.troels.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                     f"iifname {link} tcp sport {PORT} drop;\n}}\n}}")
+    x.server.do("os.write(w, b'.')")
+    wait_for("the child to have said it", lambda: sleeps_in_read(x, "r2"))
+    x.rig.troels.link_down(link)
+    for end, n in zip(x.ends, before):
+        end.log.wait(RESUMED, n + 1)
+    x.client.says(f"s.recv({len(piece) or 1}, socket.MSG_WAITALL)", piece)
+    never_demoted(x)
+    x.server.do("os.write(w2, b'.')")
+    x.server.says("os.waitpid(pid, 0)[1]", 0)
+    x.rig.troels.nft("delete table inet deaf")
+    x.rig.troels.link_up(link)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
+def fork_the_child_has_answered(context):
+    said_and_busy_elsewhere(context, "s.sendall(b'answer')", b"answer")
+
+
+@case
+def fork_the_child_has_ended_its_stream(context):
+    said_and_busy_elsewhere(context, "s.shutdown(socket.SHUT_WR)", b"")
 
 
 @case

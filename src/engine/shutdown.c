@@ -16,6 +16,8 @@ static int on_connection(struct ns_sock *s, int fd, int how, bool *lost)
     if (how == SHUT_RD)
         return r;
     s->fin_queued |= r == 0;
+    if (r == 0)
+        ns_sock_touch(s);
     __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
     return r;
 }

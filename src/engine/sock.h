@@ -342,7 +342,7 @@ static inline void ns_sock_touch(struct ns_sock *s)
     if (!__atomic_load_n(&s->touched, __ATOMIC_RELAXED))
         __atomic_store_n(&s->touched, true, __ATOMIC_RELAXED);
     if (__builtin_expect(__atomic_load_n(&ns_helper_settled, __ATOMIC_RELAXED), 0))
-        ns_helper_rouse();
+        ns_helper_rouse(s);
 }
 
 /* Takes a session that is about to be freed out of the counters below. */

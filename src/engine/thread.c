@@ -11,6 +11,7 @@
 #include "engine/first.h"
 #include "engine/internal.h"
 #include "engine/last.h"
+#include "engine/ledger.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
 #include "engine/resume.h"
@@ -34,7 +35,8 @@ static struct ns_timer *timers;   /* soonest first */
 static uint32_t lazy_posts;
 static bool listeners_changed;
 uint32_t ns_helper_settled, ns_helper_ticking, ns_helper_late;
-static int64_t due_ns; /* while it is late; atomic */
+static int64_t due_ns;  /* while it is late; atomic */
+static uint32_t dozing; /* its thread is there and sleeps until then; futex, written under start_lock */
 
 /* Accepted connections on their way to the helper: all that come while it is busy.
  * It doubles when it is full, in mapped memory: accept(2) may be called by a
@@ -150,11 +152,21 @@ struct ns_time ns_helper_due(void)
     return (struct ns_time){ __atomic_load_n(&due_ns, __ATOMIC_RELAXED) };
 }
 
-void ns_helper_rouse(void)
+static void doze_off(void);
+
+/* Nobody else would send again what is not acknowledged, and there may be no other call. */
+static void rouse_late(const struct ns_sock *s)
+{
+    if (!ns_time_before(ns_now(), ns_helper_due()))
+        ns_helper_start();
+    else if (!__atomic_load_n(&dozing, __ATOMIC_RELAXED) && ns_ledger_unacknowledged(s->o.fd) > 0)
+        doze_off();
+}
+
+void ns_helper_rouse(const struct ns_sock *s)
 {
     if (ns_helper_is_late()) {
-        if (!ns_time_before(ns_now(), ns_helper_due()))
-            ns_helper_start();
+        rouse_late(s);
         return;
     }
     if (__atomic_exchange_n(&ns_helper_settled, 0, __ATOMIC_ACQ_REL))
@@ -320,6 +332,24 @@ static int open_descriptors(void)
     return ns_loop_add(&kick_source, EPOLLIN);
 }
 
+static int make_thread(void *(*run)(void *))
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    int err = pthread_create(&thread, &attr, run, NULL);
+    pthread_attr_destroy(&attr);
+    return err;
+}
+
+static void end_doze(void)
+{
+    __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
+    ns_sys_futex_wake(&dozing, 1);
+}
+
 static int start_locked(void)
 {
     int err = open_descriptors();
@@ -327,14 +357,10 @@ static int start_locked(void)
         return err;
     ns_detect_start();
     ns_broker_start();
-
-    pthread_attr_t attr;
-    pthread_t thread;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    err = pthread_create(&thread, &attr, loop, NULL);
-    pthread_attr_destroy(&attr);
+    if (dozing)
+        end_doze();
+    else
+        err = make_thread(loop);
     if (err) {
         /* As if nothing had been begun: the next connection tries again. */
         ns_detect_stop();
@@ -367,6 +393,45 @@ int ns_helper_start(void)
     return err;
 }
 
+/* It could not be started, nor was it meanwhile: who calls for it next makes another thread. */
+static bool end_in_vain(void)
+{
+    ns_lock(&start_lock);
+    bool vain = dozing;
+    __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
+    ns_unlock(&start_lock);
+    return vain;
+}
+
+static void *doze(void *unused)
+{
+    __atomic_store_n(&thread_id, ns_sys_gettid(), __ATOMIC_RELEASE);
+    while (__atomic_load_n(&dozing, __ATOMIC_ACQUIRE)) {
+        int64_t ns = ns_helper_due().ns - ns_now().ns;
+        if (ns > 0)
+            ns_sys_futex_wait(&dozing, 1, &(struct timespec){ .tv_nsec = ns });
+        else if (ns_helper_start() < 0 && end_in_vain())
+            return unused;
+    }
+    return loop(unused);
+}
+
+/* Only its thread: what else it needs is made when it is due. */
+static void doze_off(void)
+{
+    sigset_t all, saved;
+    sigfillset(&all);
+    ns_sys_sigmask(SIG_SETMASK, &all, &saved);
+    ns_lock(&start_lock);
+    if (ns_helper_is_late() && !ns_helper_running() && !dozing) {
+        __atomic_store_n(&dozing, 1, __ATOMIC_SEQ_CST);
+        if (make_thread(doze) != 0)
+            __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
+    }
+    ns_unlock(&start_lock);
+    ns_sys_sigmask(SIG_SETMASK, &saved, NULL);
+}
+
 void ns_helper_start_late(void)
 {
     if (ns_helper_running() || ns_helper_is_late())
@@ -385,9 +450,10 @@ void ns_helper_stop(void)
 {
     pid_t id = 0;
     __atomic_store_n(&ns_helper_late, 0, __ATOMIC_SEQ_CST);
-    if (!ns_helper_running())
+    if (!ns_helper_running() && !__atomic_load_n(&dozing, __ATOMIC_ACQUIRE))
         return;
     __atomic_store_n(&stopping, true, __ATOMIC_RELEASE);
+    end_doze();
     kick();
     /* Until the kernel knows it no more: what libc does at a thread's end are system calls. */
     do
@@ -399,9 +465,10 @@ void ns_helper_stop(void)
 
 void ns_helper_fork_child(void)
 {
-    if (!running && !ns_helper_late)
+    if (!running && !ns_helper_late && !dozing)
         return;
     running = false;
+    dozing = 0;
     thread_id = 0;
     kick_fd = epoll_fd = -1; /* closed with all internal ones */
     todo_list = NULL;

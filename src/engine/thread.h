@@ -56,9 +56,10 @@ void ns_helper_post(struct ns_sock *s, uint32_t todo);
 void ns_helper_post_lazily(struct ns_sock *s, uint32_t todo);
 /* It looks within a second, unasked; atomic. */
 extern uint32_t ns_helper_ticking;
-/* Wakes it when it had settled down for lack of traffic. */
+/* Wakes it when it had settled down for lack of traffic on `s`; where it is late, sees
+ * that it starts in time. */
 extern uint32_t ns_helper_settled;
-void ns_helper_rouse(void);
+void ns_helper_rouse(const struct ns_sock *s);
 
 /* Wakes it to look after listeners that were made or closed. */
 void ns_helper_look(void);
