@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-struct ns_engine ns_engine = { .log_fd = -1 };
+struct ns_engine ns_engine NS_LARGE;
 
 static struct ns_lock identity_lock;
 static struct ns_identity identity;
@@ -164,6 +164,7 @@ static void open_log(void)
 {
     time_t now = time(NULL);
     struct tm tm;
+    ns_engine.log_fd = -1;
     if (!ns_engine.policy.log_file[0])
         return;
     ns_engine.log_fd = ns_internal(ns_sys_openat(AT_FDCWD, ns_engine.policy.log_file,

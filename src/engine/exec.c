@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/heirloom.h"
 #include "engine/hello.h"
+#include "engine/large.h"
 #include "engine/listener.h"
 #include "engine/sys.h"
 
@@ -41,7 +42,7 @@ bool ns_exec_concerned(void)
 
 bool ns_exec_key_sound(const char *psk)
 {
-    static struct ns_policy unused; /* it is large */
+    static struct ns_policy unused NS_LARGE;
     char why[128];
     if (!psk)
         return true;

@@ -2,6 +2,7 @@
 
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/lock.h"
 #include "engine/memory.h"
 #include "engine/sys.h"
@@ -20,11 +21,12 @@ static struct ns_guest *last, *unused;
 static struct table {
     unsigned count, most;
     uint16_t crowds[CROWDS]; /* how many there are of each */
-} strangers = { .most = STRANGERS_MAX }, leases = { .most = LEASES_MAX }, asking = { .most = ASKING_MAX };
+} strangers NS_LARGE, leases NS_LARGE, asking NS_LARGE;
+static bool begun; /* they are this process's own, and not as its parent had them */
 
 static struct ns_lock lease_lock;
-static int lease_fds[LEASES_MAX]; /* lease_lock */
-static int lease_fd_count;        /* lease_lock */
+static int lease_fds[LEASES_MAX] NS_LARGE; /* lease_lock */
+static int lease_fd_count;                 /* lease_lock */
 
 /* ---- memory; never given back, so that a pointer to one that has gone can be looked at ---- */
 
@@ -78,8 +80,18 @@ struct ns_guest *ns_guest_new(int fd, void (*ready)(struct ns_source *, uint32_t
 
 /* ---- the tables ---- */
 
+static void begin(void)
+{
+    strangers = (struct table){ .most = STRANGERS_MAX };
+    leases = (struct table){ .most = LEASES_MAX };
+    asking = (struct table){ .most = ASKING_MAX };
+    begun = true;
+}
+
 static struct table *table_of(const struct ns_guest *g)
 {
+    if (!begun)
+        begin();
     return g->state == NS_GUEST_LEASE ? &leases : g->state == NS_GUEST_ANSWERED ? &asking : &strangers;
 }
 
@@ -181,9 +193,7 @@ void ns_guest_fork_child(void)
     /* The parent's helper may have been half-way through a change: nothing is looked
      * at. The descriptors are closed with all internal ones. */
     ns_guests = last = unused = NULL;
-    strangers = (struct table){ .most = STRANGERS_MAX };
-    leases = (struct table){ .most = LEASES_MAX };
-    asking = (struct table){ .most = ASKING_MAX };
+    begun = false;
     lease_fd_count = 0;
     ns_lock_reset(&lease_lock);
 }

@@ -5,6 +5,7 @@
 #include "engine/estate.h"
 #include "engine/internal.h"
 #include "engine/laid.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/mailbox.h"
 #include "engine/swap.h"
@@ -46,7 +47,7 @@ struct item {
 static struct head made; /* table */
 static int made_file = -1;
 static uint64_t made_bytes;
-static struct ns_estate *made_estates[ESTATES_MAX];
+static struct ns_estate *made_estates[ESTATES_MAX] NS_LARGE;
 
 static bool put(const void *from, size_t bytes, uint64_t at)
 {
@@ -187,7 +188,7 @@ static bool get(int file, void *to, size_t bytes, uint64_t at)
 static struct adopted {
     int file;
     struct ns_estate *estate;
-} adopted[ESTATES_MAX]; /* only while they are taken */
+} adopted[ESTATES_MAX] NS_LARGE; /* only while they are taken */
 static unsigned adopted_count;
 
 /* The estate whose file the program before had under `file`. */

@@ -8,6 +8,17 @@ static struct word {
     uint64_t noted;     /* one bit each */
     uint64_t inherited; /* of them, those that a forked child keeps */
 } words[NS_FD_MAX / 64] NS_LARGE;
+
+/* Instead of those, for where nearly all are (ns_sys_high): on the page of what is written often. */
+#define NEAR_FIRST (NS_SYS_HIGH_MAX / 64)
+#define NEAR_WORDS 4
+static struct word near[NEAR_WORDS];
+
+static struct word *word_at(int i)
+{
+    return (unsigned)(i - NEAR_FIRST) < NEAR_WORDS ? &near[i - NEAR_FIRST] : &words[i];
+}
+
 static int first_word = NS_FD_MAX, last_word = -1; /* between these something was noted, ever; atomic */
 
 static void widen(int word)
@@ -35,7 +46,7 @@ static void note(int fd, bool on)
 {
     if ((unsigned)fd >= NS_FD_MAX)
         return;
-    struct word *w = &words[fd / 64];
+    struct word *w = word_at(fd / 64);
     if (on)
         widen(fd / 64);
     set(&w->noted, fd, on);
@@ -46,7 +57,7 @@ static void note(int fd, bool on)
 void ns_internal_inherit(int fd)
 {
     if ((unsigned)fd < NS_FD_MAX)
-        set(&words[fd / 64].inherited, fd, true);
+        set(&word_at(fd / 64)->inherited, fd, true);
 }
 
 int ns_internal(int fd)
@@ -72,12 +83,13 @@ void ns_internal_close(int fd)
 
 bool ns_fd_internal(int fd)
 {
-    return (unsigned)fd < NS_FD_MAX && (__atomic_load_n(&words[fd / 64].noted, __ATOMIC_RELAXED) >> (fd % 64) & 1);
+    return (unsigned)fd < NS_FD_MAX &&
+           (__atomic_load_n(&word_at(fd / 64)->noted, __ATOMIC_RELAXED) >> (fd % 64) & 1);
 }
 
 void ns_internal_fork_child(void)
 {
     for (int i = first_word; i <= last_word; i++)
-        for (uint64_t left = words[i].noted & ~words[i].inherited; left; left &= left - 1)
+        for (uint64_t left = word_at(i)->noted & ~word_at(i)->inherited; left; left &= left - 1)
             ns_internal_close(i * 64 + __builtin_ctzll(left));
 }

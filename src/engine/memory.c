@@ -3,13 +3,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#define FRONT_BYTES ((size_t)256 * 1024)
-#define REACH_BYTES ((size_t)2 * 1024 * 1024) /* of one table of pages, the last */
+#define FRONT_BYTES  ((size_t)256 * 1024)
+#define REACH_BYTES  ((size_t)2 * 1024 * 1024) /* of one table of pages, the last */
+#define PAGE_BYTES   ((size_t)4096)
+#define SHARED_BYTES ((size_t)512) /* of the table: what begins it, on a page with what lies before */
+#define LINE_BYTES   ((size_t)64)
 
-static char *front;
-static size_t taken; /* of it; atomic */
+static char *front, *table;
+static size_t taken; /* before the table; atomic */
 
 static void *map(size_t bytes)
 {
@@ -20,18 +22,26 @@ static void *map(size_t bytes)
 void *ns_memory_begin(size_t bytes)
 {
     char *p = map(REACH_BYTES + FRONT_BYTES + bytes);
-    if (p)
+    if (p) {
         front = p + (REACH_BYTES - (uintptr_t)p % REACH_BYTES) % REACH_BYTES;
-    return front ? front + FRONT_BYTES : NULL;
+        table = front + FRONT_BYTES - SHARED_BYTES;
+    }
+    return table;
+}
+
+/* What is taken first lies next to the table. */
+void *ns_memory_near(size_t bytes)
+{
+    size_t at = __atomic_load_n(&taken, __ATOMIC_RELAXED);
+    bytes = (bytes + LINE_BYTES - 1) & ~(LINE_BYTES - 1);
+    while (table && bytes <= (size_t)(table - front) - at)
+        if (__atomic_compare_exchange_n(&taken, &at, at + bytes, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return table - at - bytes;
+    return NULL;
 }
 
 void *ns_memory(size_t bytes)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t at = __atomic_load_n(&taken, __ATOMIC_RELAXED);
-    bytes = (bytes + page - 1) & ~(page - 1);
-    while (front && bytes <= FRONT_BYTES - at)
-        if (__atomic_compare_exchange_n(&taken, &at, at + bytes, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-            return front + at;
-    return map(bytes);
+    void *p = ns_memory_near(bytes);
+    return p ? p : map(bytes);
 }

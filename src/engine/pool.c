@@ -33,6 +33,8 @@ static struct ns_object *take(enum ns_kind kind)
         pool->free = o->next;
         return o;
     }
+    if ((o = ns_memory_near(size)))
+        return o;
     if (!pool->fresh || size > (size_t)(pool->end - pool->fresh)) {
         if (!(pool->fresh = ns_memory(chunk)))
             return NULL;

@@ -12,12 +12,15 @@
 #include <stddef.h>
 #include <sys/eventfd.h>
 
-/* Slots live in chunks that are never unmapped: others read them at any time. */
-#define CHUNK_SLOTS 128
+/* Slots live in chunks that are never unmapped: others read them at any time. The first is
+ * of a program with one thread, and its helper's. */
+#define FIRST_SLOTS 2
+#define CHUNK_SLOTS 64
 
 struct chunk {
     struct chunk *next;
-    struct ns_slot slots[CHUNK_SLOTS];
+    int count;
+    struct ns_slot slots[];
 };
 
 static struct chunk *chunks;
@@ -58,7 +61,7 @@ int ns_slots_init(void (*main_leaves)(void))
 
 static struct ns_slot *claim_from(struct chunk *chunk)
 {
-    for (int i = 0; i < CHUNK_SLOTS; i++) {
+    for (int i = 0; i < chunk->count; i++) {
         struct ns_slot *slot = &chunk->slots[i];
         uint32_t free = 0;
         if (__atomic_compare_exchange_n(&slot->claimed, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
@@ -78,9 +81,11 @@ static struct ns_slot *claim(void)
         if (slot)
             return slot;
     }
-    struct chunk *c = ns_memory(sizeof *c);
+    int count = head ? CHUNK_SLOTS : FIRST_SLOTS;
+    struct chunk *c = ns_memory(sizeof *c + (size_t)count * sizeof *c->slots);
     if (!c)
         return NULL;
+    c->count = count;
     struct ns_slot *slot = claim_from(c);
     c->next = head;
     while (!__atomic_compare_exchange_n(&chunks, &c->next, c, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
@@ -105,7 +110,7 @@ void ns_slots_fork_child(void)
     if (!self)
         pthread_setspecific(thread_end, &no_slot); /* it is the main thread now */
     for (struct chunk *c = chunks; c; c = c->next)
-        for (int i = 0; i < CHUNK_SLOTS; i++) {
+        for (int i = 0; i < c->count; i++) {
             struct ns_slot *slot = &c->slots[i];
             if (!slot->claimed)
                 continue;
@@ -192,7 +197,7 @@ void ns_slot_leave(struct ns_slot *slot)
 static bool any_entry(uintptr_t entry, uintptr_t mask)
 {
     for (struct chunk *c = __atomic_load_n(&chunks, __ATOMIC_ACQUIRE); c; c = c->next)
-        for (int i = 0; i < CHUNK_SLOTS; i++) {
+        for (int i = 0; i < c->count; i++) {
             struct ns_slot *slot = &c->slots[i];
             if (!__atomic_load_n(&slot->claimed, __ATOMIC_ACQUIRE))
                 continue;
@@ -266,7 +271,7 @@ void ns_slot_poke(void)
 void ns_slots_wake(void)
 {
     for (struct chunk *c = __atomic_load_n(&chunks, __ATOMIC_ACQUIRE); c; c = c->next)
-        for (int i = 0; i < CHUNK_SLOTS; i++)
+        for (int i = 0; i < c->count; i++)
             if (__atomic_load_n(&c->slots[i].waiting, __ATOMIC_SEQ_CST))
                 wake(&c->slots[i]);
 }

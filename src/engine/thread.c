@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/last.h"
 #include "engine/ledger.h"
 #include "engine/linger.h"
@@ -42,7 +43,7 @@ static uint32_t dozing; /* its thread is there and sleeps until then; futex, wri
  * It doubles when it is full, in mapped memory: accept(2) may be called by a
  * signal handler. */
 static struct ns_lock given_lock;
-static int given_first[256];
+static int given_first[256] NS_LARGE;
 static struct {
     int *fds;
     size_t room, count;

@@ -12,6 +12,7 @@
  * need no part here. A handler that is installed by a bare system call is not
  * seen.
  */
+#include "engine/large.h"
 #include "engine/lock.h"
 #include "preload/interpose.h"
 
@@ -22,7 +23,7 @@
 static struct installed {
     void (*handler)(int, siginfo_t *, void *); /* atomic */
     int flags;                                 /* OWN_FLAGS; atomic */
-} installed[_NSIG];
+} installed[_NSIG] NS_LARGE;
 
 static struct ns_lock lock; /* over changes */
 

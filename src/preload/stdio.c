@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/sock.h"
+#include "engine/large.h"
 #include "preload/interpose.h"
 #include "preload/stream.h"
 
@@ -58,7 +59,7 @@ struct streams {
     FILE *at[STREAMS]; /* atomic, as next */
 };
 
-static struct streams first_streams;
+static struct streams first_streams NS_LARGE;
 
 static bool replace(FILE *old, FILE *new)
 {
