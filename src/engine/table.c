@@ -18,6 +18,8 @@ static int table_top = -1; /* the highest descriptor ever put; table */
 #define HASH_SIZE 1024
 static struct ns_sock *by_id[HASH_SIZE] NS_LARGE; /* table */
 static uint32_t indexed;                          /* how many are in it; table */
+#define FEW 8
+static struct ns_sock *few[FEW]; /* not in it: on a page that is written anyway (large.h); table */
 
 /* A page that a child finds empty (MADV_WIPEONFORK, Linux 4.14), however it was made:
  * by a clone(2) that goes past libc nobody is told. */
@@ -174,6 +176,11 @@ static struct ns_sock **bucket(const uint8_t id[16])
 
 void ns_sock_index(struct ns_sock *s)
 {
+    for (int i = 0; i < FEW; i++)
+        if (!few[i]) {
+            few[i] = s;
+            return;
+        }
     struct ns_sock **b = bucket(s->session.id);
     s->hash_next = *b;
     *b = s;
@@ -182,6 +189,11 @@ void ns_sock_index(struct ns_sock *s)
 
 void ns_sock_unindex(struct ns_sock *s)
 {
+    for (int i = 0; i < FEW; i++)
+        if (few[i] == s) {
+            few[i] = NULL;
+            return;
+        }
     for (struct ns_sock **p = bucket(s->session.id); *p; p = &(*p)->hash_next)
         if (*p == s) {
             *p = s->hash_next;
@@ -198,12 +210,21 @@ void ns_table_fork_child(void)
     if (indexed > 0)
         memset(by_id, 0, sizeof by_id);
     indexed = 0;
+    memset(few, 0, sizeof few);
+}
+
+static bool has_id(const struct ns_sock *s, const uint8_t id[16])
+{
+    return memcmp(s->session.id, id, sizeof s->session.id) == 0;
 }
 
 struct ns_sock *ns_sock_find(const uint8_t id[16])
 {
+    for (int i = 0; i < FEW; i++)
+        if (few[i] && has_id(few[i], id))
+            return few[i];
     for (struct ns_sock *s = *bucket(id); s; s = s->hash_next)
-        if (memcmp(s->session.id, id, sizeof s->session.id) == 0)
+        if (has_id(s, id))
             return s;
     return NULL;
 }
