@@ -32,9 +32,15 @@ NS_EXPORT int listen(int fd, int backlog)
     return ns_real.listen(fd, backlog);
 }
 
+/* Where there is no room for the name, the kernel throws the connection away. */
+static bool room_for_name(const struct sockaddr *addr, const socklen_t *len)
+{
+    return !addr || (ns_plausible(addr) && ns_plausible(len));
+}
+
 NS_EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    if (ns_ours(fd)) {
+    if (ns_ours(fd) && room_for_name(addr, len)) {
         int r = ns_accept(fd, addr, len, 0);
 
         ns_std_check(r);
@@ -46,7 +52,7 @@ NS_EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
 
 NS_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-    if (ns_ours(fd)) {
+    if (ns_ours(fd) && room_for_name(addr, len)) {
         int r = ns_accept(fd, addr, len, flags);
 
         ns_std_check(r);
@@ -69,7 +75,7 @@ NS_EXPORT int shutdown(int fd, int how)
 
 NS_EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    if (ns_ours(fd)) {
+    if (ns_ours(fd) && ns_plausible(addr) && ns_plausible(len)) {
         int r = ns_getsockname(fd, addr, len);
 
         if (r != NS_NOT_OURS)
@@ -80,7 +86,7 @@ NS_EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 
 NS_EXPORT int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    if (ns_ours(fd)) {
+    if (ns_ours(fd) && ns_plausible(addr) && ns_plausible(len)) {
         int r = ns_getpeername(fd, addr, len);
 
         if (r != NS_NOT_OURS)
@@ -91,7 +97,7 @@ NS_EXPORT int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 
 NS_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
-    if (ns_ours(fd)) {
+    if (ns_ours(fd) && ns_plausible(value) && ns_plausible(len)) {
         int r = ns_getsockopt(fd, level, name, value, len);
 
         if (r != NS_NOT_OURS)

@@ -47,7 +47,7 @@ NS_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
     ssize_t r;
 
     if (ns_ours(fd)) {
-        r = ns_plausible(msg) ? ns_recvmsg(fd, msg, flags) : -EFAULT;
+        r = ns_vector_message(msg) ? ns_recvmsg(fd, msg, flags) : -EFAULT;
         if (r != NS_NOT_OURS)
             return ns_result(r);
     }
@@ -76,6 +76,8 @@ static ssize_t receive_messages(int fd, struct mmsghdr *msgs, unsigned n, int fl
     unsigned done = 0;
     ssize_t r = 0;
 
+    if (timeout && !ns_plausible(timeout))
+        return -EFAULT;
     if (timeout) {
         if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)
             return -EINVAL;
@@ -88,7 +90,9 @@ static ssize_t receive_messages(int fd, struct mmsghdr *msgs, unsigned n, int fl
     if (n && !ns_plausible(msgs))
         return -EFAULT;
     while (done < n) {
-        r = ns_recvmsg(fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+        r = ns_vector_message(&msgs[done].msg_hdr)
+                ? ns_recvmsg(fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE)
+                : -EFAULT;
         if (r < 0)
             break;
         msgs[done++].msg_len = (unsigned)r;

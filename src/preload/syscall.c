@@ -119,7 +119,7 @@ static long on_any(long number, const long *a)
             return fcntl(FD(0), (int)a[1], a[2]);
         return NS_NOT_OURS;
     case SYS_epoll_ctl:
-        return engine(ns_epoll_ctl(FD(0), (int)a[1], FD(2), PTR(3)));
+        return epoll_ctl(FD(0), (int)a[1], FD(2), PTR(3));
     case SYS_sendmsg:
         r = ns_passing_sent(PTR(1));
         return r < 0 ? ns_result(r) : NS_NOT_OURS;

@@ -20,6 +20,13 @@ ssize_t ns_vector_bytes(const struct iovec *iov, ssize_t n)
     return (ssize_t)total;
 }
 
+/* More elements than UIO_MAXIOV are refused before they are looked at. */
+bool ns_vector_message(const struct msghdr *msg)
+{
+    return ns_plausible(msg) &&
+           (msg->msg_iovlen == 0 || msg->msg_iovlen > UIO_MAXIOV || ns_plausible(msg->msg_iov));
+}
+
 int ns_vector_flags(int rwf)
 {
     /* These say something of files and are let pass on a socket. */

@@ -4,6 +4,8 @@
 #ifndef NS_PRELOAD_VECTOR_H
 #define NS_PRELOAD_VECTOR_H
 
+#include <stdbool.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -16,6 +18,9 @@
  * -EFAULT: `iov` cannot be read.
  */
 ssize_t ns_vector_bytes(const struct iovec *iov, ssize_t n);
+
+/* False for a message that has no memory, or whose buffers' list has none; as ns_plausible. */
+bool ns_vector_message(const struct msghdr *msg);
 
 /* MSG_ flags for the RWF_ flags of preadv2 and pwritev2; -EOPNOTSUPP. */
 int ns_vector_flags(int rwf);

@@ -15,7 +15,7 @@
 
 bool ns_wait_valid(const struct timespec *t)
 {
-    return !t || (t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < NS_PER_S);
+    return !t || (ns_plausible(t) && t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < NS_PER_S);
 }
 
 /* Saturates, as the kernel does, since the span may mean "for ever". */
@@ -147,7 +147,8 @@ NS_EXPORT int pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct times
 /* Any descriptor may become a session while it is registered: the engine sees them all. */
 NS_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    int r = ns_ready() ? ns_epoll_ctl(epfd, op, fd, event) : NS_NOT_OURS;
+    bool sound = op == EPOLL_CTL_DEL || ns_plausible(event);
+    int r = ns_ready() && sound ? ns_epoll_ctl(epfd, op, fd, event) : NS_NOT_OURS;
 
     return r == NS_NOT_OURS ? ns_real.epoll_ctl(epfd, op, fd, event) : (int)ns_result(r);
 }

@@ -3,6 +3,7 @@ import array
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import select
 import socket
@@ -218,6 +219,39 @@ def wrong_arguments():
         becomes("unread", lambda: unread(b) == 1)
         print(c("recv", b.fileno(), None, 5, 0), unread(b), b.recv(1))
         moves(a)
+
+
+@moving
+def pointers_to_nothing():
+    """Memory that is not there, cannot be written, or ends: an error, or less, and no fault."""
+    libc.mmap.restype = ctypes.c_void_p
+    page = libc.mmap(None, 8192, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, ctypes.c_long(0))
+    libc.mprotect(ctypes.c_void_p(page + 4096), 4096, mmap.PROT_READ)
+    constant, low = ctypes.c_void_p(page + 4096), ctypes.c_void_p(8)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    a, b = session()
+    fd, room, size = b.fileno(), ctypes.create_string_buffer(200), ctypes.create_string_buffer(struct.pack("i", 4))
+
+    def message(iov, n):
+        return ctypes.create_string_buffer(struct.pack("PixxxxPNPNi", 0, 0, iov, n, 0, 0, 0), 64)
+
+    def list_of(address, n=9):
+        return ctypes.create_string_buffer(IOV.pack(address.value, n), 16)
+    a.send(b"something")
+    becomes("unread", lambda: unread(b) == 9)
+    moves(a)
+    for nowhere in constant, low:
+        buffers = list_of(nowhere)
+        print(c("recv", fd, nowhere, 9, socket.MSG_PEEK), c("read", fd, nowhere, 9), c("readv", fd, buffers, 1),
+              c("recvmsg", fd, message(ctypes.addressof(buffers), 1), 0))
+    print(c("recvmsg", fd, message(8, 1), 0), c("sendmsg", a.fileno(), message(8, 1), 0), c("sendmsg", a.fileno(), message(0, 1), 0))
+    print(c("recvmmsg", fd, low, 1, 0, None), c("recvmmsg", fd, room, 1, 0, low), c("sendmmsg", a.fileno(), low, 1, 0))
+    print(c("getsockopt", fd, 1, 4, low, size), c("getsockopt", fd, 1, 4, room, low),                    # SO_ERROR
+          c("getpeername", fd, low, size), c("getsockname", fd, room, low), c("accept", listener.fileno(), low, size))
+    ep = select.epoll()
+    print(c("epoll_ctl", ep.fileno(), 1, fd, low), c("epoll_pwait2", ep.fileno(), room, 1, low, None))
+    print(c("recv", fd, ctypes.c_void_p(page + 4096 - 4), 4, 0), ctypes.string_at(page + 4096 - 4, 4), b.recv(20))
 
 
 @case(stays=True)
