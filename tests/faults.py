@@ -24,7 +24,7 @@ from rig import become_root, wait_for                                         # 
 from rig.pair import (ESTABLISHED, FORMS, MODES, PORT, RESUMED, GatewayPair, HeldPair, Pair, Wrong, shim_env)  # noqa: E402
 from rig.procs import Deadline, Log                                           # noqa: E402
 from rig.report import Skip, main, options                                    # noqa: E402
-from rig import signal_cases                                                  # noqa: E402
+from rig import held_cases, signal_cases                                      # noqa: E402
 from rig.wire import FIN, RST, SYN, Capture                                   # noqa: E402
 
 OUTAGE_S = 2.0
@@ -541,6 +541,7 @@ def all_cases(full):
     for form in ("epoll", "threads"):
         cases[f"valgrind/{form}"] = under_valgrind(form)
     cases.update(signal_cases.CASES)
+    cases.update(held_cases.CASES)
     cases["sendfile"] = sendfile
     cases["server-restarted/shim"] = server_restarted(True)
     cases["server-restarted/v1"] = server_restarted(True, own_settings=VERSION_1)

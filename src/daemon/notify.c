@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -28,16 +29,24 @@
 
 /* ---- the filter ---- */
 
+/* Where the low half of a call's argument is; both machines are little-endian. */
+#define ARGUMENT(n) (offsetof(struct seccomp_data, args) + (n) * sizeof(uint64_t))
+
 static int load(unsigned long flags)
 {
     /* Calls of another word size pass: their numbers mean something else. */
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MACHINE, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MACHINE, 0, 10),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_connect, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getpeername, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getsockname, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_connect, 7, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getpeername, 6, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getsockname, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getsockopt, 0, 5),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT(1)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOL_SOCKET, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT(2)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SO_ERROR, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -77,10 +86,11 @@ int ns_notify_receive(int notify, struct ns_notice *out)
     out->thread = (pid_t)n.pid;
     out->call = n.data.nr == __NR_connect       ? NS_NOTICE_CONNECT
                 : n.data.nr == __NR_getpeername ? NS_NOTICE_PEER_NAME
-                                                : NS_NOTICE_LOCAL_NAME;
+                : n.data.nr == __NR_getsockname ? NS_NOTICE_LOCAL_NAME
+                                                : NS_NOTICE_ERROR;
     out->fd = (int)n.data.args[0];
-    out->address = n.data.args[1];
-    out->length = n.data.args[2];
+    out->address = n.data.args[out->call == NS_NOTICE_ERROR ? 3 : 1];
+    out->length = n.data.args[out->call == NS_NOTICE_ERROR ? 4 : 2];
     return 0;
 }
 
@@ -95,6 +105,11 @@ void ns_notify_continue(int notify, const struct ns_notice *notice)
      * now. */
     respond(notify,
             &(struct seccomp_notif_resp){ .id = notice->id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE });
+}
+
+bool ns_notify_held(int notify, const struct ns_notice *notice)
+{
+    return ioctl(notify, SECCOMP_IOCTL_NOTIF_ID_VALID, &notice->id) == 0;
 }
 
 int ns_notify_answer(int notify, const struct ns_notice *notice, int error)
@@ -157,7 +172,7 @@ int ns_notify_fetch(int notify, const struct ns_notice *notice)
     error = -errno;
     close(pidfd);
     /* The number may have become another process's meanwhile. */
-    if (ioctl(notify, SECCOMP_IOCTL_NOTIF_ID_VALID, &notice->id) < 0) {
+    if (!ns_notify_held(notify, notice)) {
         if (fd >= 0)
             close(fd);
         return -ENOENT;

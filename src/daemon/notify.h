@@ -9,6 +9,7 @@
 #ifndef NS_DAEMON_NOTIFY_H
 #define NS_DAEMON_NOTIFY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -17,14 +18,14 @@
 struct ns_notice {
     uint64_t id;
     pid_t thread;
-    enum { NS_NOTICE_CONNECT, NS_NOTICE_PEER_NAME, NS_NOTICE_LOCAL_NAME } call;
+    enum { NS_NOTICE_CONNECT, NS_NOTICE_PEER_NAME, NS_NOTICE_LOCAL_NAME, NS_NOTICE_ERROR } call;
     int fd;
     uint64_t address, length; /* connect: the length; else where it is */
 };
 
 /*
- * From now on connect, getpeername and getsockname of this process, and of all
- * that it starts, are held. Sets no_new_privs when there is no other way
+ * From now on connect, getpeername, getsockname and getsockopt of SO_ERROR of this
+ * process, and of all that it starts, are held. Sets no_new_privs when there is no other way
  * (prctl(2)): set-user-ID programs then gain nothing.
  * Returns a descriptor to answer by, close-on-exec, or a negative errno: -EBUSY
  * when another such filter is in force already.
@@ -34,6 +35,9 @@ int ns_notify_install(void);
 /* Takes a notice when the descriptor is readable. Returns 0; -ENOENT when the caller has gone, or another
  * negative errno. */
 int ns_notify_receive(int notify, struct ns_notice *out);
+
+/* Whether the call is still held: a signal may have interrupted it. */
+bool ns_notify_held(int notify, const struct ns_notice *notice);
 
 /* The call goes on as if nobody had looked. */
 void ns_notify_continue(int notify, const struct ns_notice *notice);

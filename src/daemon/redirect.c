@@ -1,5 +1,6 @@
 #include "daemon/redirect.h"
 
+#include "daemon/crossing.h"
 #include "daemon/notify.h"
 #include "daemon/relay.h"
 
@@ -10,55 +11,51 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
-/* Connections that have ended and whose names are still known. */
+/* Connections that have ended, or have failed, and are still known. */
 #define OVER_MAX 1024
+
+/*
+ * A connect that does not return at once is held for as long, so that what can be known is known: a failure
+ * is then told as it is. Later it can be told only when the program's socket tries again, after a second.
+ */
+#define HELD_MS 50
 
 /*
  * One connection of a held program:
  *
- *   DIALLING   we connect to where it meant to go; its connect is held
- *   LOOPING    we are, and its own socket is on its way to our listener
- *   RELAYING   we have accepted that; its connect has returned
+ *   DIALLING   we connect to where it meant to go; its connect is held, its socket untouched
+ *   WAITING    we still do; its socket is connecting too, to a port that is deaf (crossing.h)
+ *   RELAYING   both stand
+ *   FAILED     ours has failed while its socket was connecting
  *   OVER       the relay has ended, but its socket may be there and asked for its names
  */
 struct passage {
-    enum { DIALLING, LOOPING, RELAYING, OVER } state;
+    enum { DIALLING, WAITING, RELAYING, FAILED, OVER } state;
     struct redirect *redirect;
     struct passage *next;
-    struct ns_notice notice;
-    int fd;                                    /* its socket, ours to close; -1 from RELAYING on */
-    ino_t inode;                               /* by which its socket is known in later calls */
-    bool told;                                 /* its connect has been answered */
-    struct sockaddr_storage meant, ours, loop; /* destination; our own end to it; its socket's end to us */
+    struct ns_notice notice;             /* its connect, while DIALLING */
+    int fd;                              /* its socket, ours to close; -1 from RELAYING on */
+    ino_t inode;                         /* by which its socket is known in later calls; 0: it is no more */
+    struct sockaddr_storage meant, ours; /* destination; our own end to it */
+    struct ns_crossing crossing;
+    uv_timer_t held;
     uv_tcp_t *connected;
     uv_connect_t connect;
+    int error; /* FAILED */
 };
 
 struct redirect {
     uv_loop_t *loop;
     int notify;
     const struct ns_policy *policy;
-    const struct ns_redirect_listeners *listeners;
-    uv_poll_t notices, v4, v6;
+    uv_poll_t notices;
     struct passage *passages;
 };
 
 static struct redirect the; /* a process has one program to look after */
-
-static bool same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
-{
-    const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
-    const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
-
-    if (a->ss_family != b->ss_family)
-        return false;
-    if (a->ss_family == AF_INET)
-        return a4->sin_port == b4->sin_port && a4->sin_addr.s_addr == b4->sin_addr.s_addr;
-    return a6->sin6_port == b6->sin6_port &&
-           memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr)) == 0;
-}
 
 static socklen_t address_bytes(const struct sockaddr_storage *a)
 {
@@ -66,6 +63,11 @@ static socklen_t address_bytes(const struct sockaddr_storage *a)
 }
 
 /* ---- a passage's end ---- */
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
 
 static void forget(struct passage *p)
 {
@@ -76,149 +78,167 @@ static void forget(struct passage *p)
     *at = p->next;
     if (p->fd >= 0)
         close(p->fd);
-    free(p);
+    ns_crossing_refuse(&p->crossing);
+    uv_close((uv_handle_t *)&p->held, on_timer_closed);
 }
 
-/* We do not hear when it closes its socket: the names of the latest stay known. Numbers of inodes are not
- * soon given again. */
-static void on_relay_ended(void *arg)
+static bool has_ended(const struct passage *p)
 {
-    struct passage *p = arg, *oldest = NULL;
-    size_t over = 0;
+    return p->state == FAILED || p->state == OVER;
+}
 
-    p->state = OVER;
+/* We do not hear when it closes its socket: the latest stay known. Numbers of inodes are not soon given
+ * again. */
+static void end(struct passage *p, int state)
+{
+    struct passage *oldest = NULL;
+    size_t ended = 0;
+
+    p->state = state;
     for (p = the.passages; p; p = p->next)
-        if (p->state == OVER) {
-            over++;
+        if (has_ended(p)) {
+            ended++;
             oldest = p;
         }
-    if (over > OVER_MAX)
+    if (ended > OVER_MAX)
         forget(oldest);
 }
 
-/* Before the program's own socket has been touched, its connect may still go its own way or fail. */
+static void on_relay_ended(void *arg)
+{
+    end(arg, OVER);
+}
+
+static void let_go(struct passage *p)
+{
+    close(p->fd);
+    p->fd = -1;
+}
+
+/* ---- its connect returns ---- */
+
+/*
+ * Its socket is connecting, or is connected by now. Where the call may wait, the kernel's own does so from
+ * here on: signals interrupt that one. It does not look at the address of a socket that is connecting.
+ */
+static void release_connect(struct passage *p, const struct ns_notice *notice, bool in_time)
+{
+    struct timeval limit = { 0 };
+    socklen_t bytes = sizeof(limit);
+    bool waits = !(fcntl(p->fd, F_GETFL) & O_NONBLOCK);
+
+    getsockopt(p->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &bytes);
+    /* The kernel, which takes this for a second connect, would say EALREADY in place of EINPROGRESS. */
+    if (!waits)
+        ns_notify_answer(the.notify, notice, in_time ? ns_crossing_look(p->fd) : -EINPROGRESS);
+    else if (!in_time && (limit.tv_sec || limit.tv_usec))
+        ns_notify_answer(the.notify, notice, -EINPROGRESS);
+    else
+        ns_notify_continue(the.notify, notice);
+}
+
+/* A socket that cannot reach loopback goes its own way: bound to a device, or to an address that has gone. */
+static bool begin_crossing(struct passage *p)
+{
+    if (ns_crossing_begin(&p->crossing, p->fd, &p->meant) == 0)
+        return true;
+    ns_notify_continue(the.notify, &p->notice);
+    return false;
+}
+
+static void begin_waiting(struct passage *p)
+{
+    uv_timer_stop(&p->held);
+    if (!begin_crossing(p)) {
+        p->inode = 0;
+        ns_relay_discard(p->connected); /* on_connected hears of it */
+        return;
+    }
+    p->state = WAITING;
+    release_connect(p, &p->notice, false);
+}
+
+static void on_held(uv_timer_t *timer)
+{
+    begin_waiting(timer->data);
+}
+
+/* For how long its connect may be held. */
+static uint64_t patience(const struct passage *p)
+{
+    struct timeval limit = { 0 };
+    socklen_t bytes = sizeof(limit);
+
+    if (!(fcntl(p->fd, F_GETFL) & O_NONBLOCK))
+        getsockopt(p->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &bytes);
+    if (!limit.tv_sec && !limit.tv_usec)
+        return HELD_MS;
+    return (uint64_t)limit.tv_sec * 1000 + (uint64_t)(limit.tv_usec + 999) / 1000;
+}
+
+/* ---- our connection ---- */
+
 static void fail(struct passage *p, int error)
 {
-    ns_notify_answer(p->redirect->notify, &p->notice, error);
     ns_relay_discard(p->connected);
-    forget(p);
-}
-
-/* ---- its socket to our listener ---- */
-
-static int listener_for(const struct passage *p, struct sockaddr_storage *to)
-{
-    const struct sockaddr_in6 *meant = (const void *)&p->meant;
-    struct sockaddr_in6 *to6 = (void *)to;
-    socklen_t bytes = sizeof(*to);
-    bool mapped = p->meant.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&meant->sin6_addr);
-    struct sockaddr_in v4;
-
-    if (p->meant.ss_family == AF_INET6 && !mapped)
-        return getsockname(the.listeners->v6, (struct sockaddr *)to, &bytes);
-    if (getsockname(the.listeners->v4, (struct sockaddr *)to, &bytes) < 0)
-        return -1;
-    if (mapped) {
-        memcpy(&v4, to, sizeof(v4));
-        memset(to6, 0, sizeof(*to6));
-        to6->sin6_family = AF_INET6;
-        to6->sin6_port = v4.sin_port;
-        to6->sin6_addr.s6_addr[10] = to6->sin6_addr.s6_addr[11] = 0xff;
-        memcpy(to6->sin6_addr.s6_addr + 12, &v4.sin_addr, 4);
-    }
-    return 0;
-}
-
-/* What accept will say of `a` when it comes: an IPv4 address, even from an IPv6 socket. */
-static void unmap(struct sockaddr_storage *a)
-{
-    struct sockaddr_in6 a6;
-    struct sockaddr_in *a4 = (void *)a;
-
-    memcpy(&a6, a, sizeof(a6));
-    if (a->ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&a6.sin6_addr))
+    if (p->state == DIALLING) {
+        ns_notify_answer(the.notify, &p->notice, error);
+        forget(p);
         return;
-    memset(a, 0, sizeof(*a));
-    a4->sin_family = AF_INET;
-    a4->sin_port = a6.sin6_port;
-    memcpy(&a4->sin_addr, a6.sin6_addr.s6_addr + 12, 4);
+    }
+    p->error = error;
+    let_go(p);
+    ns_crossing_refuse(&p->crossing);
+    end(p, FAILED);
 }
 
-/* Not blocking, or a listener whose queue strangers have filled would hold this thread, which empties it. */
-static int connect_loop(struct passage *p, const struct sockaddr_storage *to)
+static void begin_relay(struct passage *p, int crossed)
 {
-    int flags = fcntl(p->fd, F_GETFL), r;
-    socklen_t bytes = sizeof(p->loop);
+    uv_tcp_t *tcp = malloc(sizeof(*tcp));
 
-    if (!(flags & O_NONBLOCK))
-        fcntl(p->fd, F_SETFL, flags | O_NONBLOCK);
-    r = connect(p->fd, (const struct sockaddr *)to, address_bytes(to)) < 0 ? -errno : 0;
-    if (!(flags & O_NONBLOCK))
-        fcntl(p->fd, F_SETFL, flags);
-    if (r < 0 && r != -EINPROGRESS)
-        return r;
-    return getsockname(p->fd, (struct sockaddr *)&p->loop, &bytes) < 0 ? -errno : 0;
+    let_go(p);
+    if (!tcp) {
+        close(crossed);
+        ns_relay_reset(p->connected);
+        end(p, OVER);
+        return;
+    }
+    uv_tcp_init(the.loop, tcp);
+    uv_tcp_open(tcp, crossed);
+    p->state = RELAYING;
+    ns_relay_start(tcp, p->connected, on_relay_ended, p);
 }
 
 static void on_connected(uv_connect_t *request, int status)
 {
     struct passage *p = request->data;
-    struct sockaddr_storage to;
-    int bytes = sizeof(p->ours);
+    int bytes = sizeof(p->ours), crossed;
+    bool held = p->state == DIALLING;
 
+    if (status == UV_ECANCELED) {
+        forget(p);
+        return;
+    }
+    uv_timer_stop(&p->held);
     if (status < 0) {
         fail(p, status);
         return;
     }
     uv_tcp_getsockname(p->connected, (struct sockaddr *)&p->ours, &bytes);
-    if (listener_for(p, &to) < 0 || connect_loop(p, &to) < 0) {
-        /* A socket that cannot reach loopback: bound to a device, or to an address that has gone. */
-        ns_notify_continue(the.notify, &p->notice);
+    if (held && !begin_crossing(p)) {
         ns_relay_discard(p->connected);
         forget(p);
         return;
     }
-    unmap(&p->loop);
-    p->state = LOOPING;
-}
-
-static void begin_relay(struct passage *p, int accepted)
-{
-    uv_tcp_t *tcp = malloc(sizeof(*tcp));
-
-    if (!tcp) {
-        close(accepted);
-        fail(p, -ENOBUFS);
+    crossed = ns_crossing_meet(&p->crossing, p->fd);
+    if (held)
+        release_connect(p, &p->notice, crossed >= 0);
+    if (crossed < 0) {
+        p->state = WAITING;
+        fail(p, crossed);
         return;
     }
-    uv_tcp_init(the.loop, tcp);
-    uv_tcp_open(tcp, accepted);
-    p->state = RELAYING;
-    close(p->fd);
-    p->fd = -1;
-    /* Interrupted by a signal, the caller asks again, and is told then. */
-    p->told = ns_notify_answer(the.notify, &p->notice, 0) == 0;
-    ns_relay_start(tcp, p->connected, on_relay_ended, p);
-}
-
-static void on_listener(uv_poll_t *handle, int status, int events)
-{
-    struct sockaddr_storage from;
-    socklen_t bytes = sizeof(from);
-    struct passage *p;
-    uv_os_fd_t listener;
-    int fd;
-
-    uv_fileno((uv_handle_t *)handle, &listener);
-    while ((fd = accept4(listener, (struct sockaddr *)&from, &bytes, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
-        for (p = the.passages; p && !(p->state == LOOPING && same_address(&p->loop, &from)); p = p->next)
-            ;
-        if (p)
-            begin_relay(p, fd);
-        else
-            close(fd); /* a stranger */
-        bytes = sizeof(from);
-    }
+    begin_relay(p, crossed);
 }
 
 /* ---- its calls ---- */
@@ -280,7 +300,9 @@ static struct passage *new_passage(const struct ns_notice *notice, int fd, const
     p->fd = fd;
     p->inode = st.st_ino;
     p->meant = *to;
-    p->connect.data = p;
+    p->crossing.deaf = -1;
+    p->connect.data = p->held.data = p;
+    uv_timer_init(the.loop, &p->held);
     p->next = the.passages;
     the.passages = p;
     return p;
@@ -288,12 +310,59 @@ static struct passage *new_passage(const struct ns_notice *notice, int fd, const
 
 static void dial(struct passage *p)
 {
-    int r;
+    int bytes = sizeof(p->ours), r;
 
     uv_tcp_init(the.loop, p->connected);
     r = uv_tcp_connect(&p->connect, p->connected, (const struct sockaddr *)&p->meant, on_connected);
-    if (r < 0)
+    if (r < 0) {
         fail(p, r);
+        return;
+    }
+    uv_tcp_getsockname(p->connected, (struct sockaddr *)&p->ours, &bytes);
+    uv_timer_start(&p->held, on_held, patience(p), 0);
+}
+
+/* The error that its socket has by now, negative, and no longer has then; 0 when it has none. */
+static int taken_error(const struct passage *p, int fd)
+{
+    int error = 0;
+    socklen_t bytes = sizeof(error);
+
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
+    return error ? p->error : 0;
+}
+
+/*
+ * Another connect of a socket that is known. Mostly the kernel knows best: EALREADY, EISCONN, or it waits.
+ * False when it is as new: it had failed and was told so.
+ */
+static bool on_known(struct passage *p, const struct ns_notice *notice, int fd)
+{
+    uint16_t family = AF_INET;
+    int error = 0;
+
+    if (p->state == DIALLING && !ns_notify_held(the.notify, &p->notice)) {
+        p->notice = *notice; /* a signal interrupted it, and it asks again */
+        return true;
+    }
+    if (p->state == DIALLING)
+        begin_waiting(p); /* another thread asks */
+    if (notice->length >= sizeof(family))
+        ns_notify_read(notice, notice->address, &family, sizeof(family));
+    if (family == AF_UNSPEC) {
+        p->inode = 0; /* dissolved: the next is another */
+    } else if (p->state == FAILED && ns_crossing_gone(fd)) {
+        error = taken_error(p, fd);
+        p->inode = 0;
+        ns_crossing_dissolve(fd);
+        if (error == 0)
+            return false;
+    }
+    if (error < 0)
+        ns_notify_answer(the.notify, notice, error);
+    else
+        ns_notify_continue(the.notify, notice);
+    return true;
 }
 
 static void on_connect(const struct ns_notice *notice)
@@ -302,17 +371,11 @@ static void on_connect(const struct ns_notice *notice)
     int fd = ns_notify_fetch(the.notify, notice);
     struct passage *p = fd < 0 ? NULL : passage_of(fd);
 
-    if (p && p->state < RELAYING) {
-        p->notice = *notice; /* a signal interrupted it, and it asks again */
+    if (p && on_known(p, notice, fd)) {
         close(fd);
         return;
     }
-    if (p && !p->told) {
-        p->told = ns_notify_answer(the.notify, notice, 0) == 0;
-        close(fd);
-        return;
-    }
-    if (fd >= 0 && !p && notice->length >= sizeof(struct sockaddr_in) && notice->length <= sizeof(to) &&
+    if (fd >= 0 && notice->length >= sizeof(struct sockaddr_in) && notice->length <= sizeof(to) &&
         ns_notify_read(notice, notice->address, &to, notice->length) == 0 &&
         (to.ss_family == AF_INET ||
          (to.ss_family == AF_INET6 && notice->length >= sizeof(struct sockaddr_in6))) &&
@@ -335,7 +398,8 @@ static void on_name(const struct ns_notice *notice)
 
     if (fd >= 0)
         close(fd);
-    if (!p || p->state < RELAYING) {
+    if (!p || (p->state != RELAYING && p->state != OVER &&
+               !(p->state == WAITING && notice->call == NS_NOTICE_LOCAL_NAME))) {
         ns_notify_continue(the.notify, notice);
         return;
     }
@@ -351,12 +415,36 @@ static void on_name(const struct ns_notice *notice)
     ns_notify_answer(the.notify, notice, error);
 }
 
+/* getsockopt(2) of SO_ERROR: the kernel knows when there is one, we know which. */
+static void on_error(const struct ns_notice *notice)
+{
+    int fd = ns_notify_fetch(the.notify, notice), error = 0;
+    struct passage *p = fd < 0 ? NULL : passage_of(fd);
+    socklen_t room;
+
+    if (!p || p->state != FAILED || ns_notify_read(notice, notice->length, &room, sizeof(room)) < 0 ||
+        room < sizeof(error)) {
+        ns_notify_continue(the.notify, notice);
+    } else {
+        room = sizeof(error);
+        error = -taken_error(p, fd);
+        ns_notify_answer(the.notify, notice,
+                         ns_notify_write(notice, notice->address, &error, sizeof(error)) < 0 ||
+                                 ns_notify_write(notice, notice->length, &room, sizeof(room)) < 0
+                             ? -EFAULT
+                             : 0);
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Whoever would have used them has gone. */
 static void close_all(void)
 {
     uv_close((uv_handle_t *)&the.notices, NULL);
-    uv_close((uv_handle_t *)&the.v4, NULL);
-    if (the.listeners->v6 >= 0)
-        uv_close((uv_handle_t *)&the.v6, NULL);
+    for (struct passage *p = the.passages; p; p = p->next)
+        if ((p->state == DIALLING || p->state == WAITING) && !uv_is_closing((uv_handle_t *)p->connected))
+            ns_relay_discard(p->connected);
 }
 
 static void on_notice(uv_poll_t *handle, int status, int events)
@@ -375,26 +463,17 @@ static void on_notice(uv_poll_t *handle, int status, int events)
         return;
     if (notice.call == NS_NOTICE_CONNECT)
         on_connect(&notice);
+    else if (notice.call == NS_NOTICE_ERROR)
+        on_error(&notice);
     else
         on_name(&notice);
 }
 
-int ns_redirect_start(uv_loop_t *loop, int notify, const struct ns_redirect_listeners *listeners,
-                      const struct ns_policy *policy)
+int ns_redirect_start(uv_loop_t *loop, int notify, const struct ns_policy *policy)
 {
     int r;
 
-    the = (struct redirect){ .loop = loop, .notify = notify, .listeners = listeners, .policy = policy };
+    the = (struct redirect){ .loop = loop, .notify = notify, .policy = policy };
     r = uv_poll_init(loop, &the.notices, notify);
-    if (r == 0)
-        r = uv_poll_start(&the.notices, UV_READABLE | UV_DISCONNECT, on_notice);
-    if (r == 0)
-        r = uv_poll_init(loop, &the.v4, listeners->v4);
-    if (r == 0)
-        r = uv_poll_start(&the.v4, UV_READABLE, on_listener);
-    if (r == 0 && listeners->v6 >= 0)
-        r = uv_poll_init(loop, &the.v6, listeners->v6);
-    if (r == 0 && listeners->v6 >= 0)
-        r = uv_poll_start(&the.v6, UV_READABLE, on_listener);
-    return r;
+    return r < 0 ? r : uv_poll_start(&the.notices, UV_READABLE | UV_DISCONNECT, on_notice);
 }

@@ -1,8 +1,8 @@
 /*
  * Takes over the connections that a held program makes (notify.h): the program's
- * own socket is connected to a listener of ours on loopback, and relayed from
- * there to where it meant to go, by a connection that this process makes. Under
- * the shim that is a session.
+ * own socket is connected to us over loopback (crossing.h), and relayed from there
+ * to where it meant to go, by a connection that this process makes. Under the shim
+ * that is a session.
  *
  * It is the program's socket and stays so: its options, its copies, what waits on
  * it. getpeername and getsockname answer as if nothing stood in between.
@@ -16,18 +16,12 @@
 
 #include <uv.h>
 
-/* Listening on 127.0.0.1 and ::1, non-blocking; -1 where there is none. */
-struct ns_redirect_listeners {
-    int v4, v6;
-};
-
 /*
  * Begins on `loop`, which it keeps alive while a held process lives or a
  * connection is relayed. Connections that the policy leaves plain, and those to
- * this host's loopback, are not touched. The policy and the descriptors are
+ * this host's loopback, are not touched. The policy and the descriptor are
  * borrowed for as long as the loop runs. Returns 0 or a negative errno.
  */
-int ns_redirect_start(uv_loop_t *loop, int notify, const struct ns_redirect_listeners *listeners,
-                      const struct ns_policy *policy);
+int ns_redirect_start(uv_loop_t *loop, int notify, const struct ns_policy *policy);
 
 #endif

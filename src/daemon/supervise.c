@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,46 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define BACKLOG 511
-
-/* What the second start is told: "notify v4 v6 pid". */
+/* What the second start is told: "notify pid". */
 #define TOLD "NSRUN_SUPERVISES"
 
 /* ---- the first start ---- */
-
-static int listen_on_loopback(int family, uint16_t *port)
-{
-    struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
-    struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    bool is_v4 = family == AF_INET;
-    struct sockaddr *a = is_v4 ? (struct sockaddr *)&v4 : (struct sockaddr *)&v6;
-    socklen_t bytes = is_v4 ? sizeof(v4) : sizeof(v6);
-    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error;
-
-    if (fd < 0)
-        return -errno;
-    if (bind(fd, a, bytes) < 0 || listen(fd, BACKLOG) < 0 || getsockname(fd, a, &bytes) < 0) {
-        error = -errno;
-        close(fd);
-        return error;
-    }
-    *port = ntohs(is_v4 ? v4.sin_port : v6.sin6_port);
-    return fd;
-}
-
-/* The shim must not ask our own listeners whether they speak namesocket. */
-static int never_ask(uint16_t v4, uint16_t v6)
-{
-    const char *old = getenv("NAMESOCKET_NEVER");
-    char *list;
-    int r;
-
-    if (asprintf(&list, "%s%s127.0.0.1:%u,[::1]:%u", old ? old : "", old && *old ? "," : "", v4, v6) < 0)
-        return -ENOMEM;
-    r = setenv("NAMESOCKET_NEVER", list, 1) < 0 ? -ENOMEM : 0;
-    free(list);
-    return r;
-}
 
 static int send_descriptor(int channel, int value)
 {
@@ -123,15 +86,13 @@ static const char *explain(int error)
 }
 
 /* Into this process comes ourselves again, under the shim. The command's environment was the old one. */
-static int start_again(char **argv, const char *shim, int notify, const int *listeners, pid_t command)
+static int start_again(char **argv, const char *shim, int notify, pid_t command)
 {
     char told[64];
-    int fds[] = { notify, listeners[0], listeners[1] }, r;
+    int r;
 
-    for (int i = 0; i < 3; i++)
-        if (fds[i] >= 0)
-            fcntl(fds[i], F_SETFD, 0);
-    snprintf(told, sizeof(told), "%d %d %d %d", notify, listeners[0], listeners[1], (int)command);
+    fcntl(notify, F_SETFD, 0);
+    snprintf(told, sizeof(told), "%d %d", notify, (int)command);
     r = setenv(TOLD, told, 1) < 0 ? -ENOMEM : ns_shim_preload(shim);
     if (r < 0)
         return r;
@@ -141,14 +102,10 @@ static int start_again(char **argv, const char *shim, int notify, const int *lis
 
 int ns_supervise_start(char **argv, char **command, const char *shim, char *error, size_t error_bytes)
 {
-    int channel[2] = { -1, -1 }, listeners[2], notify, r;
-    uint16_t ports[2] = { 0, 0 };
+    int channel[2] = { -1, -1 }, notify, r = 0;
     pid_t child;
 
-    listeners[0] = listen_on_loopback(AF_INET, &ports[0]);
-    listeners[1] = listen_on_loopback(AF_INET6, &ports[1]);
-    r = listeners[0] < 0 ? listeners[0] : 0;
-    if (r == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         r = -errno;
     child = r < 0 ? -1 : fork();
     if (child == 0)
@@ -167,9 +124,7 @@ int ns_supervise_start(char **argv, char **command, const char *shim, char *erro
         snprintf(error, error_bytes, "no gateway: %s", explain(notify));
         return notify;
     }
-    r = never_ask(ports[0], ports[1] ? ports[1] : ports[0]);
-    if (r == 0)
-        r = start_again(argv, shim, notify, listeners, child);
+    r = start_again(argv, shim, notify, child);
     /* The command runs by now and would wait for ever in its first connect. */
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
@@ -233,11 +188,10 @@ void ns_supervise_resume(void)
 {
     static struct supervisor s;
     static struct ns_policy policy;
-    static struct ns_redirect_listeners listeners;
     const char *told = getenv(TOLD);
     int notify, command;
 
-    if (!told || sscanf(told, "%d %d %d %d", &notify, &listeners.v4, &listeners.v6, &command) != 4)
+    if (!told || sscanf(told, "%d %d", &notify, &command) != 2)
         return;
     unsetenv(TOLD);
     s.command = command;
@@ -246,7 +200,7 @@ void ns_supervise_resume(void)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);
-    if (uv_loop_init(&s.loop) < 0 || ns_redirect_start(&s.loop, notify, &listeners, &policy) < 0) {
+    if (uv_loop_init(&s.loop) < 0 || ns_redirect_start(&s.loop, notify, &policy) < 0) {
         fputs("nsrun: no gateway: no memory or descriptors\n", stderr);
         kill(s.command, SIGKILL);
         exit(126);
