@@ -1008,6 +1008,49 @@ def exec_before_the_first_bytes(context):
 
 
 @case
+def full_before_the_first_bytes(context):
+    """A server that speaks first, to a plain client, and more than the ring holds: it waits for acknowledgements as for
+    a full buffer, whether it may block or not."""
+    rig = context.rig()
+    server = Puppet(rig.tage, "server", context.shim, {"NAMESOCKET_RING": "64K"})
+    client = Puppet(rig.troels, "client", None)
+    server.do(f"l = socket.create_server(('::', {PORT}), family=socket.AF_INET6)")
+    client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    server.do("s = l.accept()[0]; s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)")
+    rig.troels.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                   f"tcp sport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+    write = server.begin("s.sendall(b'x' * 300000)").asleep(*ASLEEP)
+    server.says("s.send(b'y', socket.MSG_DONTWAIT)", "BlockingIOError EAGAIN")
+    server.says("select.select([], [s], [], 0)", ([], [], []))
+    server.do("e = select.epoll(); e.register(s, select.EPOLLOUT)")
+    server.says("e.poll(0)", [])
+    rig.troels.nft("delete table inet deaf")
+    client.says("s.recv(300000, socket.MSG_WAITALL) == b'x' * 300000", True)
+    write.result()
+    server.becomes("len(e.poll(0))", 1)
+    client.do("s.send(b'?')")
+    server.says("s.recv(2)", b"?")
+    server.do("s.send(b'!')")
+    client.says("s.recv(2)", b"!")
+
+
+@case
+def a_write_larger_than_the_ring(context):
+    """However little a session may remember, no write is too large for it."""
+    small = {"NAMESOCKET_RING": "64K"}
+    x = Session(context, small, small, born=False)
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.client.log.wait(ANSWERED)
+    write = x.client.begin("s.sendall(b'x' * 300000)")
+    x.server.do("s = l.accept()[0]")
+    x.server.says("s.recv(300000, socket.MSG_WAITALL) == b'x' * 300000", True)
+    write.result()
+    x.resumes()
+    x.talks()
+    never_demoted(x)
+
+
+@case
 def spawn_before_the_first_bytes(context):
     before_the_first_bytes(context, SPAWN)
 

@@ -343,7 +343,7 @@ static void ease(struct ns_sock *s)
     int fd = descriptor(s);
     ns_lock(&s->tx);
     int64_t unacknowledged = ns_ledger_unacknowledged(fd);
-    if (unacknowledged >= 0 && s->tx_open)
+    if (unacknowledged >= 0 && (s->tx_open || s->session.state == NS_AWAITING))
         ns_session_trim(&s->session, (uint64_t)unacknowledged);
     bool room = ns_ring_free(ring) >= ring->capacity / 4;
     if (room)
@@ -384,7 +384,14 @@ static bool due(struct ns_sock *s, void *ctx)
 {
     struct round *r = ctx;
     struct ns_pulse *p = &s->pulse;
-    if (ns_sock_state(s) != NS_CONNECTED || (s->o.fd < 0 && s->linger_fd < 0))
+    enum ns_state state = ns_sock_state(s);
+    if (s->o.fd < 0 && s->linger_fd < 0)
+        return false;
+    if (state == NS_AWAITING && __atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST)) {
+        r->any = r->active = true;
+        ease(s);
+    }
+    if (state != NS_CONNECTED)
         return false;
     r->any = true;
     if (!p->progress.ns)
@@ -409,7 +416,9 @@ static bool due(struct ns_sock *s, void *ctx)
 static bool begun(struct ns_sock *s, void *ctx)
 {
     struct round *r = ctx;
-    r->active |= ns_sock_state(s) == NS_CONNECTED && __atomic_load_n(&s->touched, __ATOMIC_SEQ_CST);
+    enum ns_state state = ns_sock_state(s);
+    r->active |= (state == NS_CONNECTED || (state == NS_AWAITING && __atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST))) &&
+                 __atomic_load_n(&s->touched, __ATOMIC_SEQ_CST);
     return false;
 }
 

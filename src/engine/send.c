@@ -83,6 +83,8 @@ static size_t make_room(struct ns_sock *s, int fd, size_t want)
     struct ns_ring *ring = &s->session.ring;
     if (ns_ring_free(ring) >= want)
         return want;
+    if (want > ns_engine.policy.ring_bytes / 2) /* the limit may count as the next lower power of two */
+        want = ns_engine.policy.ring_bytes / 2;
     if (ring->capacity > 0) {
         int64_t unacknowledged = ns_ledger_unacknowledged(fd);
         if (unacknowledged >= 0)
@@ -245,8 +247,8 @@ int ns_offer_now(struct ns_sock *s, int fd)
 static bool tx_blocked(const struct ns_sock *s)
 {
     enum ns_state state = ns_sock_state(s);
-    return state == NS_SUSPENDED || state == NS_ASKING ||
-           (state == NS_CONNECTED && (!__atomic_load_n(&s->tx_open, __ATOMIC_SEQ_CST) || ns_sock_held(s)));
+    return state == NS_SUSPENDED || state == NS_ASKING || ns_sock_held(s) ||
+           (state == NS_CONNECTED && !__atomic_load_n(&s->tx_open, __ATOMIC_SEQ_CST));
 }
 
 /* As far as one look takes it; tx held. */
@@ -334,6 +336,9 @@ static ssize_t follow(struct ns_sock *s, struct ns_slot *slot, int fd, struct ou
         return ns_sock_at(fd) == s ? 0 : NS_NOT_OURS;
     }
     if (n == AGAIN_LATER && ns_sock_held(s)) {
+        /* One that awaits its first bytes has no need of the helper but for this. */
+        if (ns_sock_state(s) == NS_AWAITING && ns_helper_start() == 0)
+            ns_helper_look();
         ns_sock_touch(s);
         ns_watch_mute_now(s);
     }

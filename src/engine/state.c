@@ -40,7 +40,8 @@ bool ns_sock_held(const struct ns_sock *s)
 {
     enum ns_state state = ns_sock_state(s);
     return state == NS_ASKING ? ns_time_before(ns_now(), s->hold_until)
-                              : state == NS_CONNECTED && __atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST);
+                              : (state == NS_CONNECTED || state == NS_AWAITING) &&
+                                    __atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST);
 }
 
 void ns_sock_uncount(struct ns_sock *s)
@@ -68,6 +69,8 @@ bool ns_sock_event(struct ns_sock *s, enum ns_event event)
     count_state(new, 1);
     if (new == NS_PLAIN)
         ns_dormant_plain(s);
+    if (new == NS_PLAIN && __atomic_load_n(&s->tx_full, __ATOMIC_SEQ_CST))
+        ns_slots_wake(); /* who waits for room needs none */
     ns_debug("descriptor %d: %s, %s, now %s", ns_sock_number(s), ns_state_name(old), ns_event_name(event),
              ns_state_name(new));
     return true;
