@@ -319,20 +319,21 @@ static bool look(struct ns_sock *s, struct ns_time now)
     return true;
 }
 
-/* An idle session holds no ring. */
-static void tidy(struct ns_sock *s)
+/* An idle session holds no ring. Returns whether this one does: the peer has not got all. */
+static bool tidy(struct ns_sock *s)
 {
-    int fd = s->o.fd;
-    if (fd < 0)
-        return;
+    int fd = descriptor(s);
     ns_lock(&s->tx);
     if (s->session.ring.data) {
         int64_t unacknowledged = ns_ledger_unacknowledged(fd);
         if (ns_sock_state(s) == NS_CONNECTED && s->tx_open && unacknowledged == 0)
             ns_session_trim(&s->session, 0);
-        ns_ring_release(&s->session.ring);
+        if (s->o.fd >= 0)
+            ns_ring_release(&s->session.ring);
     }
+    bool owed = ns_ring_used(&s->session.ring) > 0;
     ns_unlock(&s->tx);
+    return owed;
 }
 
 /* A ring that was full takes more once a quarter of it is free: in small steps
@@ -407,7 +408,10 @@ static bool due(struct ns_sock *s, void *ctx)
         return look(s, r->now);
     }
     keep_alive(s);
-    tidy(s);
+    /* While there is something to send the kernel does not probe for us (tcp(7)), and a hedge that was needless
+     * may have put the next one off beyond the active time. */
+    if (tidy(s))
+        return look(s, r->now);
     p->progress = r->now;
     return false;
 }
@@ -523,8 +527,11 @@ void ns_detect_moved(struct ns_sock *s, struct ns_time now)
     struct ns_time hedged = s->pulse.hedged;
     uint32_t backoff = s->pulse.hedge_backoff;
     struct ns_address local;
+    struct ns_hold hold;
     s->pulse = (struct ns_pulse){ .progress = now, .heard = now, .hedged = hedged, .hedge_backoff = backoff };
+    ns_table_hold(&hold); /* the application may be moving it to other numbers */
     s->pulse.preserved = ns_preserve_local(descriptor(s), &local);
+    ns_table_unhold(&hold);
     if (s->pulse.preserved)
         ns_debug("descriptor %d: the kernel moves this connection first", s->o.fd);
     __atomic_store_n(&ns_helper_settled, 0, __ATOMIC_SEQ_CST);
