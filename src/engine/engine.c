@@ -240,6 +240,7 @@ int ns_engine_init(void)
         const char *why = faults.key ? "the pre-shared key is bad" : strerror(-err);
         ns_error("nothing is protected: %s", why);
         ns_tell("nothing is protected: %s", why);
+        ns_heirloom_refuse();
     } else {
         ns_heirloom_take();
     }

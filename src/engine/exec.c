@@ -122,6 +122,8 @@ int ns_exec_prepare(bool followed)
         ns_dormant_lay_all();
         ns_await_delivered(true);
     }
+    if (heirloom >= 0)
+        ns_heirloom_pass_on();
     return heirloom;
 }
 

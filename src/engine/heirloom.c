@@ -124,8 +124,15 @@ void ns_heirloom_add(struct ns_sock *s)
     s->heirloom = made_bytes;
     made_bytes = i.next;
     made.items++;
-    if (i.estate >= 0)
-        ns_sys_fcntl(i.estate, F_SETFD, 0);
+}
+
+/* The files are the next program's, or this one's alone. Table held. */
+static void pass_on(int flags)
+{
+    size_t shares;
+    for (unsigned i = 0; i < ESTATES_MAX && made_estates[i]; i++)
+        ns_sys_fcntl(ns_estate_file(made_estates[i], &shares), F_SETFD, flags);
+    ns_sys_fcntl(made_file, F_SETFD, flags);
 }
 
 int ns_heirloom_end(void)
@@ -142,8 +149,15 @@ int ns_heirloom_end(void)
         ns_dormant_exec_failed();
         return -1;
     }
-    ns_sys_fcntl(made_file, F_SETFD, 0);
     return made_file;
+}
+
+void ns_heirloom_pass_on(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    pass_on(0);
+    ns_table_unhold(&hold);
 }
 
 void ns_heirloom_spoil(struct ns_sock *s)
@@ -157,16 +171,11 @@ void ns_heirloom_spoil(struct ns_sock *s)
 void ns_heirloom_undo(void)
 {
     struct ns_hold hold;
-    size_t shares;
     ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects; o; o = o->next) {
-        struct ns_sock *s = (struct ns_sock *)o;
-        if ((o->kind != NS_KIND_SOCK && o->kind != NS_KIND_DORMANT) || !s->heirloom)
-            continue;
-        if (s->estate)
-            ns_sys_fcntl(ns_estate_file(s->estate, &shares), F_SETFD, FD_CLOEXEC);
-        s->heirloom = 0;
-    }
+    pass_on(FD_CLOEXEC);
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT)
+            ((struct ns_sock *)o)->heirloom = 0;
     ns_internal_close(made_file);
     made_file = -1;
     ns_table_unhold(&hold);
@@ -300,18 +309,48 @@ static void take_all(int file, const struct head *h)
     ns_table_unhold(&hold);
 }
 
+/* The file whose number the environment has, and its head; or -1. The variable goes, also from
+ * what others read of it in /proc. */
+static int found(struct head *h)
+{
+    char *text = getenv(NS_HEIRLOOM_VARIABLE);
+    int file = text ? atoi(text) : -1;
+    if (!text)
+        return -1;
+    unsetenv(NS_HEIRLOOM_VARIABLE);
+    text -= sizeof NS_HEIRLOOM_VARIABLE;
+    memset(text, 0, strlen(text));
+    if (file <= 2 || ns_sys_fcntl(file, F_GET_SEALS, 0) < 0 || !get(file, h, sizeof *h, 0) ||
+        h->magic != MAGIC || h->size != SIZE)
+        return -1;
+    return file;
+}
+
 void ns_heirloom_take(void)
 {
     struct head h;
-    const char *text = getenv(NS_HEIRLOOM_VARIABLE);
-    int file = text ? atoi(text) : -1;
-    if (!text)
-        return;
-    unsetenv(NS_HEIRLOOM_VARIABLE);
-    if (file <= 2 || ns_sys_fcntl(file, F_GET_SEALS, 0) < 0 || !get(file, &h, sizeof h, 0) ||
-        h.magic != MAGIC || h.size != SIZE)
+    int file = found(&h);
+    if (file < 0)
         return;
     take_all(file, &h);
+    ns_sys_close(file);
+    explicit_bzero(&h, sizeof h);
+}
+
+void ns_heirloom_refuse(void)
+{
+    struct head h;
+    struct item i;
+    int file = found(&h);
+    if (file < 0)
+        return;
+    uint64_t at = sizeof h;
+    for (uint32_t n = 0; n < h.items && get(file, &i, sizeof i, at); n++, at = i.next) {
+        if (i.numbers <= NUMBERS_MAX)
+            cut(&i);
+        if (i.estate > 2 && ns_sys_fcntl(i.estate, F_GET_SEALS, 0) >= 0)
+            ns_sys_close(i.estate); /* again for another session of it: no file any more */
+    }
     ns_sys_close(file);
     explicit_bzero(&h, sizeof h);
 }

@@ -27,8 +27,11 @@
 bool ns_heirloom_begin(void);
 /* Puts it to sleep, and its state there. It stays as it was where that cannot be. */
 void ns_heirloom_add(struct ns_sock *s);
-/* Returns the file, which is open after exec, or -1 where nothing was added. */
+/* Returns the file, or -1 where nothing was added. */
 int ns_heirloom_end(void);
+/* At last: it, and the estates, are open after exec. What another thread starts meanwhile
+ * would have them, too, and the keys that are in them. Table not held. */
+void ns_heirloom_pass_on(void);
 
 /* It is about to be used here after all. */
 void ns_heirloom_spoil(struct ns_sock *s);
@@ -42,5 +45,7 @@ void ns_heirloom_fork_child(void);
 
 /* What the program before has left is dormant here. */
 void ns_heirloom_take(void);
+/* The engine cannot be here: those connections are reset, and the files closed. */
+void ns_heirloom_refuse(void);
 
 #endif
