@@ -21,13 +21,15 @@ import time
 
 sys.dont_write_bytecode = True
 from rig import become_root, wait_for                                         # noqa: E402
-from rig.pair import (ESTABLISHED, FORMS, MODES, PORT, RESUMED, GatewayPair, HeldPair, Pair, Wrong, shim_env)  # noqa: E402
+from rig.pair import (ESTABLISHED, FORMS, MODES, NOW_PLAIN, PORT, RESUMED, AcceptPair, ForwardPair, GatewayPair,   # noqa: E402
+                      HeldPair, Pair, Wrong, shim_env)
 from rig.procs import Deadline, Log                                           # noqa: E402
 from rig.report import Skip, main, options                                    # noqa: E402
 from rig import held_cases, signal_cases                                      # noqa: E402
 from rig.wire import FIN, RST, SYN, Capture                                   # noqa: E402
 
 OUTAGE_S = 2.0
+LOST = 3                                                      # the status of a traffic program whose connection failed
 MOMENT_S = 0.3                                                # longer than until TCP sends again for the first time
 TO_AND_FRO = 100
 
@@ -135,6 +137,12 @@ def tage(p):
     return p.rig.tage
 
 
+# Those of traffic.h that are not in the matrix by themselves.
+CLIENT_SHAPES = ("daemon", "inetd", "vfork", "setuid")
+SERVER_SHAPES = ("prefork", "daemon", "inetd", "vfork", "setuid", "privsep")
+PLAIN_SHAPES = ("spawn", "passed")
+
+
 class Fault:
     """seen: the client's kernel tells at once, so an idle session moves too. bites: plain TCP does not survive it."""
 
@@ -179,6 +187,8 @@ def matrix_case(fault_name, mode, forms, pair=Pair, **pair_args):
     fault = FAULTS[fault_name]
 
     def case(context):
+        if any(form.startswith("setuid-") for form in forms) and os.environ.get("NS_RIG_USERNS"):
+            raise Skip("takes root: a user namespace of one's own has one user")
         rig = context.rig(nat=fault.nat, names=pair_args.get("names", "dns"))
         args = {k: v for k, v in pair_args.items() if k != "names"}
         p = pair(rig, context.traffic, context.shim, mode, forms, timeout_s=context.timeout_s, **args).start()
@@ -252,6 +262,30 @@ KEY, OTHER_KEY = "correct horse battery staple", "hex:" + "5a" * 32
 
 def keys(client, server):
     return {side: {"NAMESOCKET_PSK": key} for side, key in (("client", client), ("server", server)) if key}
+
+
+def plain_shape(fault_name, shape, side):
+    """A connection that goes where the engine cannot follow is plain TCP before that, and the log says so: every byte
+    comes, or TCP's own error."""
+    def case(context):
+        if not context.shim:
+            raise Skip("needs the shim")
+        fault = FAULTS[fault_name]
+        forms = {"client": ("poll", "epoll"), "server": ("epoll", "poll")}[side]
+        forms = tuple(f"{shape}-{form}" if at == side else form for at, form in zip(("client", "server"), forms))
+        p = Pair(context.rig(), context.traffic, context.shim, "stream", forms, timeout_s=context.timeout_s, plain=True,
+                 settings={"NAMESOCKET_PARK": "1s"})          # who takes it for a session waits for its client
+        log = {"client": p.client_log, "server": p.server_log}[side]
+        p.start()
+        log.wait(NOW_PLAIN)                                   # before its first bytes, or as a session
+        with fault.inject(p):
+            if not fault.bites:
+                p.flow()
+                p.stop()
+                p.finish(demoted=True)
+            elif sorted((p.client.wait(context.timeout_s), p.server.wait(context.timeout_s))) != [LOST, LOST]:
+                raise Wrong(f"client {p.client.ending()}, server {p.server.ending()}: {p.said(p.client)}{p.said(p.server)}")
+    return case
 
 
 def no_key(client, server, mode, forms, said="pre-shared key"):
@@ -494,6 +528,18 @@ def all_cases(full):
         add(fault, MODES[(n + 1) % len(MODES)], (other, f"exec-{form}"))
         add(fault, MODES[(n + 3) % len(MODES)], (f"exec-{form}", other))
         add(fault, MODES[(n + 5) % len(MODES)], (f"exec-{other}", f"exec-{form}"))
+    # Every other shape of process, at both ends where there is one, and a gateway at one end.
+    for n, fault in enumerate(FAULTS):
+        for k, server in enumerate(SERVER_SHAPES):
+            client = CLIENT_SHAPES[(n + k) % len(CLIENT_SHAPES)]
+            forms = FORMS[(n + k) % len(FORMS)], FORMS[(n + 2 * k + n // len(FORMS)) % len(FORMS)]
+            add(fault, "stream", (f"{client}-{forms[0]}", f"{server}-{forms[1]}"))
+        add(fault, "stream", (FORMS[n % len(FORMS)], "poll"), "accept-", pair=AcceptPair)
+        add(fault, "stream", ("poll", FORMS[n % len(FORMS)]), "forward-", pair=ForwardPair)
+    for shape in PLAIN_SHAPES:
+        for side in ("client", "server"):
+            for fault in ("none", "rst-both"):
+                cases[f"plain-shape/{fault}/{shape}/{side}"] = plain_shape(fault, shape, side)
     for form in FORMS:
         for fault in ("none", "link-down-client", "rst-both"):
             add(fault, "urgent", (form, form))

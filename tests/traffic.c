@@ -30,20 +30,23 @@ static const char USAGE[] =
     "  -r, --rate N            bytes per second at most, each direction\n"
     "      --seed N  --record N  --interval-ms N  --timeout S\n"
     "      --server-speaks-first (both sides)  --check-so-error  --json\n"
-    "      --fork (a server: a process for each connection; a client: its child goes on, the parent waits for it)\n"
-    "      --exec (a server: a program for each connection; a client: connected, it executes itself)\n"
+    "      --as SHAPE          one fork exec vfork spawn inetd prefork (server) daemon setuid privsep (server) passed\n"
     "      --quiet (client, not with blocking: sends nothing until told to go)\n"
     "On stdin, a line each: go (idle mode), stop (end the stream here). SIGUSR1 and SIGUSR2 say the same.\n";
 
 static const char *const FORMS[] = { "blocking", "select", "poll", "epoll", "epoll-et", "threads" };
 static const char *const MODES[] = { "stream", "up", "down", "records", "idle", "halfclose", "urgent" };
 
+static const char *const SHAPES[] = { "one", "fork", "exec", "vfork", "spawn", "inetd", "prefork", "daemon", "setuid",
+                                      "privsep", "passed" };
+
 struct traffic_options opt = { .up_bytes = UNTIL_TOLD, .down_bytes = UNTIL_TOLD, .seed = 1, .connections = 1,
                                .record_bytes = 64, .interval_ms = 20, .timeout_s = 60 };
 atomic_bool told_go, told_stop;
 int control_fds[2] = { STDIN_FILENO, -1 };
+int signal_pipe_write = -1, report_fd = STDOUT_FILENO;
 
-static int signal_pipe_write = -1;
+static int error_fd = STDERR_FILENO;
 static struct conn *all_conns;
 static unsigned all_conns_n;
 
@@ -68,7 +71,7 @@ void say(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsay(STDOUT_FILENO, format, args);
+    vsay(report_fd, format, args);
     va_end(args);
 }
 
@@ -76,10 +79,10 @@ void fail(int status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsay(STDERR_FILENO, format, args);
+    vsay(error_fd, format, args);
     va_end(args);
     va_start(args, format);
-    vsay(STDOUT_FILENO, format, args);
+    vsay(report_fd, format, args);
     va_end(args);
     _exit(status);
 }
@@ -156,7 +159,7 @@ static void on_alarm(int number)
             continue;
         int n = snprintf(line, sizeof line, "timeout: conn %u in=%" PRIu64 " out=%" PRIu64 " in_ended=%d out_ended=%d\n",
                          c->number, c->in_bytes, c->out_bytes, c->in_ended, c->out_ended);
-        if (write(STDOUT_FILENO, line, (size_t)n) < 0 || write(STDERR_FILENO, line, (size_t)n) < 0)
+        if (write(report_fd, line, (size_t)n) < 0 || write(error_fd, line, (size_t)n) < 0)
             break;
     }
     _exit(EXIT_TIMEOUT);
@@ -244,7 +247,7 @@ static int choose(const char *text, const char *const *names, int n)
     for (int i = 0; i < n; i++)
         if (strcmp(text, names[i]) == 0)
             return i;
-    fprintf(stderr, "traffic: no such form or mode: %s\n", text);
+    fprintf(stderr, "traffic: no such form, mode or shape: %s\n", text);
     exit(EXIT_USAGE);
 }
 
@@ -260,7 +263,8 @@ static uint64_t number(const char *text)
     return n;
 }
 
-enum { OPT_SEED = 256, OPT_RECORD, OPT_INTERVAL, OPT_TIMEOUT, OPT_FIRST, OPT_ERROR, OPT_JSON, OPT_QUIET, OPT_FORK, OPT_EXEC, OPT_GIVEN };
+enum { OPT_SEED = 256, OPT_RECORD, OPT_INTERVAL, OPT_TIMEOUT, OPT_FIRST, OPT_ERROR, OPT_JSON, OPT_QUIET, OPT_AS, OPT_GIVEN, OPT_CONTROL,
+       OPT_REPORT };
 
 static const struct option LONG_OPTIONS[] = {
     { "form", required_argument, NULL, 'f' },           { "mode", required_argument, NULL, 'm' },
@@ -270,8 +274,8 @@ static const struct option LONG_OPTIONS[] = {
     { "interval-ms", required_argument, NULL, OPT_INTERVAL }, { "timeout", required_argument, NULL, OPT_TIMEOUT },
     { "server-speaks-first", no_argument, NULL, OPT_FIRST },  { "check-so-error", no_argument, NULL, OPT_ERROR },
     { "json", no_argument, NULL, OPT_JSON },            { "quiet", no_argument, NULL, OPT_QUIET },
-    { "fork", no_argument, NULL, OPT_FORK },            { "exec", no_argument, NULL, OPT_EXEC },
-    { "given", required_argument, NULL, OPT_GIVEN },
+    { "as", required_argument, NULL, OPT_AS },          { "given", required_argument, NULL, OPT_GIVEN },
+    { "control", required_argument, NULL, OPT_CONTROL }, { "report", required_argument, NULL, OPT_REPORT },
     { 0 },
 };
 
@@ -291,9 +295,10 @@ static void take_option(int o, const char *arg, bool *down_given)
     case OPT_FIRST: opt.server_speaks_first = true; break;
     case OPT_ERROR: opt.check_so_error = true; break;
     case OPT_QUIET: opt.quiet = true; break;
-    case OPT_FORK: opt.forks = true; break;
-    case OPT_EXEC: opt.execs = true; break;
+    case OPT_AS: opt.shape = (enum traffic_shape)choose(arg, SHAPES, SHAPE_COUNT); break;
     case OPT_GIVEN: opt.given = (char *)arg; break;
+    case OPT_CONTROL: control_fds[0] = (int)number(arg), opt.standard = true; break;
+    case OPT_REPORT: report_fd = error_fd = (int)number(arg); break;
     case OPT_JSON: opt.json = true; break;
     default: fputs(USAGE, stderr); exit(EXIT_USAGE);
     }
@@ -311,7 +316,7 @@ int main(int argc, char **argv)
     opt.server = argc == 2 && strcmp(argv[0], "serve") == 0;
     bool client = argc == 3 && strcmp(argv[0], "run") == 0;
     if ((!opt.server && !client) || opt.interval_ms == 0 || opt.connections > SERVER_SLOTS ||
-        (client && opt.connections == 0)) {
+        (client && (opt.connections == 0 || opt.shape == SHAPE_PREFORK || opt.shape == SHAPE_PRIVSEP))) {
         fputs(USAGE, stderr);
         return EXIT_USAGE;
     }
@@ -324,7 +329,8 @@ int main(int argc, char **argv)
     if (!all_conns)
         return EXIT_CONNECTION;
     start_control();
-    forms_run(opt.server && !opt.given ? listen_on(opt.port) : -1, all_conns, all_conns_n);
+    shapes_begin();
+    shapes_run(opt.server && !opt.given ? listen_on(opt.port) : -1, all_conns, all_conns_n);
     say("done");
     free(all_conns);
     return 0;

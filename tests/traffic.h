@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 enum traffic_mode {
@@ -27,10 +28,28 @@ enum traffic_mode {
 
 enum traffic_form { FORM_BLOCKING, FORM_SELECT, FORM_POLL, FORM_EPOLL, FORM_EPOLL_ET, FORM_THREADS, FORM_COUNT };
 
-enum { EXIT_WRONG = 1, EXIT_USAGE = 2, EXIT_CONNECTION = 3, EXIT_TIMEOUT = 4 };
+// Which processes have a connection, one after the other.
+enum traffic_shape {
+    SHAPE_ONE,          // this one
+    SHAPE_FORK,         // a server's child for each connection; a client's child, while its parent waits
+    SHAPE_EXEC,         // the same child becomes another program; a client executes one itself
+    SHAPE_VFORK,        // the same by vfork, and the parent waits
+    SHAPE_SPAWN,        // by posix_spawn
+    SHAPE_INETD,        // a program that has the connection as standard input, output and error
+    SHAPE_PREFORK,      // a server: workers that all accept
+    SHAPE_DAEMON,       // forked twice, in a session of its own, with nothing else open
+    SHAPE_SETUID,       // who has the connection becomes another user
+    SHAPE_PRIVSEP,      // a server: a child in a sandbox begins, another goes on when it has ended
+    SHAPE_PASSED,       // another process gets it by SCM_RIGHTS
+    SHAPE_COUNT
+};
+
+// NOBODY is for ourselves: a worker was shown a client that came and left.
+enum { EXIT_WRONG = 1, EXIT_USAGE = 2, EXIT_CONNECTION = 3, EXIT_TIMEOUT = 4, EXIT_NOBODY = 5 };
 
 #define UNTIL_TOLD UINT64_MAX
 #define CHUNK_BYTES 16384
+#define SLOTS_MAX 1000
 
 struct traffic_options {
     bool server;
@@ -48,9 +67,9 @@ struct traffic_options {
     unsigned timeout_s;
     bool server_speaks_first;
     bool quiet;                 // a client: send nothing at all until told to go
-    bool forks;                 // a server: a process for each connection; a client: its child goes on
-    bool execs;                 // a server: a program for each connection; a client: it is executed anew
-    char *given;                // that program: the descriptors, with commas between
+    enum traffic_shape shape;
+    char *given;                // another program: the descriptors, with commas between
+    bool standard;              // it has the connection under 0, 1 and 2
     char **argv;                // its own
     bool check_so_error;
     bool json;
@@ -67,6 +86,7 @@ struct gaps {
 // One connection. Its two directions may be driven by two threads: `lock` covers what both look at.
 struct conn {
     int fd;
+    FILE *in, *out;             // it is read and written by stdio
     bool server;
     atomic_bool used;
     unsigned number;            // the client's number of it, told in the opening
@@ -101,6 +121,9 @@ int64_t now_ns(void);
 // Set up `c` for a connected socket. The client's connections are numbered by the caller.
 void conn_init(struct conn *c, int fd, bool server, unsigned number);
 
+// `opening` is there, read by somebody else.
+void conn_opened(struct conn *c);
+
 // How many bytes may be sent at this moment (opening and banner included), and, when none, after how many ms to
 // ask again (-1: something must arrive first).
 size_t conn_sendable(struct conn *c, int *ask_again_ms);
@@ -125,12 +148,42 @@ void conn_totals(uint64_t *in_bytes, uint64_t *out_bytes, unsigned *in_ended);
 
 // -- traffic_forms.c: how the sockets are waited for ------------------------------------------------------------
 
-// Serve or run until all connections have ended. `listener` is -1 for a client, whose `n` connections are made.
-void forms_run(int listener, struct conn *conns, unsigned n);
+// What one process has: the slots, and how many connections came and went.
+struct house {
+    int listener;           // -1: a client, or a program that was given its connections
+    struct conn *conns;
+    unsigned n;             // slots
+    unsigned started, finished;
+    int epoll_fd;
+    uint32_t interest[SLOTS_MAX];
+};
+
+// A client's: all of them.
+void house_connect(struct house *h);
+
+// More are to come.
+bool house_accepting(const struct house *h);
+
+// NULL when a non-blocking listener has nothing.
+struct conn *house_accept(struct house *h);
+
+// Serve or run until all connections have ended.
+void house_run(struct house *h);
+
+// -- traffic_shapes.c: which processes ---------------------------------------------------------------------------
+
+// Before it listens or connects.
+void shapes_begin(void);
+
+// Everything after that. `listener` is -1 for a client, whose `n` connections are made, and for a program that was
+// given them.
+void shapes_run(int listener, struct conn *conns, unsigned n);
 
 // -- traffic.c: control and report ------------------------------------------------------------------------------
 
 extern int control_fds[2];      // to wait for with the sockets: stdin (-1 after its end) and the signals' pipe
+extern int signal_pipe_write;
+extern int report_fd;           // stdout, if no connection is there
 
 // Read what control has to say; waits up to timeout_ms.
 void control_poll(int timeout_ms);

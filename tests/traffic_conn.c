@@ -84,6 +84,12 @@ static void read_opening(struct conn *c)
     say("opened conn=%u", c->number);
 }
 
+void conn_opened(struct conn *c)
+{
+    c->opening_bytes = sizeof c->opening;
+    read_opening(c);
+}
+
 void conn_init(struct conn *c, int fd, bool server, unsigned number)
 {
     *c = (struct conn){ .fd = fd, .server = server, .used = true, .number = number, .mode = opt.mode,
@@ -234,6 +240,11 @@ size_t conn_sendable(struct conn *c, int *ask_again_ms)
 static ssize_t send_some(struct conn *c, const uint8_t *p, size_t n, int flags)
 {
     ssize_t sent;
+    if (c->out) {
+        if (fwrite(p, 1, n, c->out) != n || fflush(c->out) != 0)
+            failed(c, "fwrite");
+        return (ssize_t)n;
+    }
     do
         sent = send(c->fd, p, n, flags | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
@@ -345,13 +356,30 @@ static size_t take_preface(struct conn *c, const uint8_t *p, size_t n)
     return taken;
 }
 
+// As programs read that think in lines, whatever a line may be here.
+static ssize_t receive_line(struct conn *c, uint8_t *buffer, size_t size)
+{
+    size_t n = 0;
+    for (int byte = 0; n < size && byte != '\n' && (byte = getc(c->in)) != EOF;)
+        buffer[n++] = (uint8_t)byte;
+    return n == 0 && ferror(c->in) ? -1 : (ssize_t)n;
+}
+
+static ssize_t receive_some(struct conn *c, uint8_t *buffer, size_t size)
+{
+    ssize_t got;
+    if (c->in)
+        return receive_line(c, buffer, size);
+    do
+        got = recv(c->fd, buffer, size, 0);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
 ssize_t conn_receive(struct conn *c)
 {
     static _Thread_local uint8_t buffer[CHUNK_BYTES * 4];
-    ssize_t got;
-    do
-        got = recv(c->fd, buffer, sizeof buffer, 0);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = receive_some(c, buffer, sizeof buffer);
     if (got < 0) {
         if (errno != EAGAIN)
             failed(c, "recv");
@@ -392,6 +420,8 @@ static bool all_sent(struct conn *c)
 bool conn_advance(struct conn *c)
 {
     pthread_mutex_lock(&c->lock);
+    if (c->server && c->in_ended && c->opening_bytes == 0 && opt.shape == SHAPE_PREFORK)
+        _exit(EXIT_NOBODY);
     if (c->server && c->in_ended && c->opening_bytes < sizeof c->opening)
         fail(EXIT_WRONG, "a connection ended after %zu bytes of its opening", c->opening_bytes);
     if (!c->out_ended && all_sent(c)) {

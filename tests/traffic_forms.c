@@ -4,29 +4,16 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#define SLOTS_MAX 1000
 #define TAG_LISTENER UINT32_MAX
 #define TAG_CONTROL (UINT32_MAX - 1)
 #define TURNS_PER_EDGE 16
-
-// What one process has: the slots, and how many connections came and went.
-struct house {
-    int listener;
-    struct conn *conns;
-    unsigned n;             // slots
-    unsigned started, finished;
-    int epoll_fd;
-    uint32_t interest[SLOTS_MAX];
-};
 
 static bool threaded(void)
 {
@@ -88,7 +75,7 @@ static int connect_to(const char *host, const char *port)
     return fd;
 }
 
-static void connect_all(struct house *h)
+void house_connect(struct house *h)
 {
     for (unsigned i = 0; i < h->n; i++) {
         int fd = connect_to(opt.host, opt.port);
@@ -106,13 +93,12 @@ static struct conn *free_slot(struct house *h)
     fail(EXIT_USAGE, "more than %u connections at once", h->n);
 }
 
-static bool accepting(const struct house *h)
+bool house_accepting(const struct house *h)
 {
     return h->listener >= 0 && (opt.connections == 0 || h->started < opt.connections);
 }
 
-// NULL when a non-blocking listener has nothing.
-static struct conn *accept_one(struct house *h)
+struct conn *house_accept(struct house *h)
 {
     int fd;
     do
@@ -131,7 +117,7 @@ static struct conn *accept_one(struct house *h)
 
 static bool done(const struct house *h)
 {
-    return !accepting(h) && h->finished == h->started;
+    return !house_accepting(h) && h->finished == h->started;
 }
 
 // -- blocking ----------------------------------------------------------------------------------------------------
@@ -221,12 +207,12 @@ static void run_threads(struct house *h)
     pthread_t threads[SLOTS_MAX];
     void *(*loop)(void *) = opt.form == FORM_THREADS ? writer_thread : blocking_loop;
     if (opt.form == FORM_BLOCKING && opt.connections == 1) {        // the plainest program of all
-        loop(h->listener >= 0 ? accept_one(h) : h->conns);
+        loop(h->listener >= 0 ? house_accept(h) : h->conns);
         return;
     }
     unsigned n = 0;
-    for (; h->listener < 0 ? n < h->n : accepting(h) && n < SLOTS_MAX; n++) {
-        struct conn *c = h->listener >= 0 ? accept_one(h) : &h->conns[n];
+    for (; h->listener < 0 ? n < h->n : house_accepting(h) && n < SLOTS_MAX; n++) {
+        struct conn *c = h->listener >= 0 ? house_accept(h) : &h->conns[n];
         if (pthread_create(&threads[n], NULL, loop, c) != 0)
             fail(EXIT_CONNECTION, "no thread");
     }
@@ -293,7 +279,7 @@ static void turn_select(struct house *h)
     FD_ZERO(&reads);
     FD_ZERO(&writes);
     int top = -1, timeout_ms = -1;
-    if (accepting(h))
+    if (house_accepting(h))
         set_fd(h->listener, &reads, &top);
     set_fd(control_fds[0], &reads, &top);
     set_fd(control_fds[1], &reads, &top);
@@ -315,8 +301,8 @@ static void turn_select(struct house *h)
     for (unsigned i = 0; i < h->n; i++)
         if (h->conns[i].used)
             serve_ready(h, &h->conns[i], FD_ISSET(h->conns[i].fd, &reads), FD_ISSET(h->conns[i].fd, &writes));
-    if (accepting(h) && FD_ISSET(h->listener, &reads))
-        accept_one(h);
+    if (house_accepting(h) && FD_ISSET(h->listener, &reads))
+        house_accept(h);
 }
 
 static void turn_poll(struct house *h)
@@ -330,7 +316,7 @@ static void turn_poll(struct house *h)
     }
     fds[h->n] = (struct pollfd){ .fd = control_fds[0], .events = POLLIN };
     fds[h->n + 1] = (struct pollfd){ .fd = control_fds[1], .events = POLLIN };
-    fds[h->n + 2] = (struct pollfd){ .fd = accepting(h) ? h->listener : -1, .events = POLLIN };
+    fds[h->n + 2] = (struct pollfd){ .fd = house_accepting(h) ? h->listener : -1, .events = POLLIN };
     int n = poll(fds, h->n + 3, timeout_ms);
     if (n < 0 && errno != EINTR)
         fail(EXIT_CONNECTION, "poll: %s", strerror(errno));
@@ -341,7 +327,7 @@ static void turn_poll(struct house *h)
             serve_ready(h, &h->conns[i], fds[i].revents & (POLLIN | POLLHUP | POLLERR),
                         fds[i].revents & (POLLOUT | POLLERR));
     if (fds[h->n + 2].revents)
-        accept_one(h);
+        house_accept(h);
 }
 
 static void epoll_update(struct house *h, int fd, uint32_t tag, uint32_t *have, uint32_t events)
@@ -403,8 +389,8 @@ static void turn_epoll(struct house *h, bool edge)
     for (int i = 0; i < n; i++) {
         uint32_t tag = events[i].data.u32, what = events[i].events;
         if (tag == TAG_LISTENER) {
-            accept_one(h);
-            if (!accepting(h))
+            house_accept(h);
+            if (!house_accepting(h))
                 epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listener, NULL);
         } else if (tag != TAG_CONTROL && h->conns[tag].used) {
             struct conn *c = &h->conns[tag];
@@ -424,7 +410,7 @@ static void turn_epoll(struct house *h, bool edge)
     }
 }
 
-static void run(struct house *h)
+void house_run(struct house *h)
 {
     if (threaded()) {
         run_threads(h);
@@ -444,148 +430,4 @@ static void run(struct house *h)
         control_poll(0);
         settle_all(h);
     }
-}
-
-// -- several processes ---------------------------------------------------------------------------------------------
-
-static pid_t fork_or_fail(void)
-{
-    pid_t pid = fork();
-    if (pid < 0)
-        fail(EXIT_CONNECTION, "fork: %s", strerror(errno));
-    if (pid == 0)
-        alarm(opt.timeout_s);
-    return pid;
-}
-
-static void end_like(pid_t child)
-{
-    int status = 0;
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            fail(EXIT_CONNECTION, "waitpid: %s", strerror(errno));
-    if (status != 0)
-        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_CONNECTION);
-}
-
-// The parent has its descriptors open all the time, and does nothing with them.
-static void run_in_child(struct house *h)
-{
-    pid_t pid = fork_or_fail();
-    if (pid > 0)
-        end_like(pid);
-    else
-        run(h);
-    if (pid > 0)
-        _exit(0);
-}
-
-static void serve_in_child(struct house *h, struct conn *c)
-{
-    close(h->listener);
-    struct house own = { .listener = -1, .conns = c, .n = 1, .epoll_fd = -1, .started = 1 };
-    run(&own);
-    _exit(0);
-}
-
-// A RESUME that came late is shown as a client that came and left (docs/limits.md); it gets its child as any other.
-static pid_t serve_none(struct house *h, int fd)
-{
-    char byte;
-    pid_t pid = fork_or_fail();
-    if (pid == 0) {
-        close(h->listener);
-        if (read(fd, &byte, 1) > 0)
-            fail(EXIT_WRONG, "bytes on a connection that is none of the application's");
-        _exit(0);
-    }
-    close(fd);
-    return pid;
-}
-
-// -- other programs -------------------------------------------------------------------------------------------------
-
-// This one again, which is given connections that are there already.
-static void execute(const struct conn *conns, unsigned n)
-{
-    char given[SLOTS_MAX * 5] = "", *argv[64] = { 0 };
-    int words = 0;
-    size_t at = 0;
-    for (unsigned i = 0; i < n; i++) {
-        fcntl(conns[i].fd, F_SETFD, 0);
-        at += (size_t)snprintf(given + at, sizeof given - at, "%s%d", i ? "," : "", conns[i].fd);
-    }
-    argv[words++] = opt.argv[0];
-    argv[words++] = "--given";
-    argv[words++] = given;
-    for (char **arg = opt.argv + 1; *arg && words < 63; arg++)
-        argv[words++] = *arg;
-    execv("/proc/self/exe", argv);
-    fail(EXIT_CONNECTION, "exec: %s", strerror(errno));
-}
-
-static void run_given(struct house *h)
-{
-    for (char *at = strtok(opt.given, ","); at; at = strtok(NULL, ","), h->started++) {
-        if (h->started == h->n)
-            fail(EXIT_USAGE, "given more than %u connections", h->n);
-        conn_init(&h->conns[h->started], atoi(at), opt.server, opt.server ? 0 : h->started);
-    }
-    run(h);
-}
-
-// A child for each connection; the parent accepts on, as long as one of them lives.
-static void serve_by_children(struct house *h)
-{
-    pid_t children[SLOTS_MAX], others[SLOTS_MAX];
-    int alive[2];
-    unsigned n = 0, more = 0;
-    if (pipe(alive) != 0)
-        fail(EXIT_CONNECTION, "pipe: %s", strerror(errno));
-    for (; accepting(h) && n < SLOTS_MAX; n++) {
-        struct conn *c = accept_one(h);
-        children[n] = fork_or_fail();
-        if (children[n] == 0 && opt.execs)
-            execute(c, 1);
-        if (children[n] == 0)
-            serve_in_child(h, c);
-        close(c->fd);
-        c->used = false;
-    }
-    close(alive[1]);
-    fcntl(h->listener, F_SETFL, fcntl(h->listener, F_GETFL) | O_NONBLOCK);
-    for (struct pollfd p[2] = { { h->listener, POLLIN, 0 }, { alive[0], POLLIN, 0 } }; !p[1].revents;) {
-        int fd = poll(p, 2, -1) > 0 && p[0].revents ? accept4(h->listener, NULL, NULL, SOCK_CLOEXEC) : -1;
-        if (fd >= 0 && more < SLOTS_MAX)
-            others[more++] = serve_none(h, fd);
-    }
-    for (unsigned i = 0; i < n; i++)
-        end_like(children[i]);
-    for (unsigned i = 0; i < more; i++) {
-        int status = 0;
-        kill(others[i], SIGKILL);                   // a path that went with its connection says nothing any more
-        waitpid(others[i], &status, 0);
-        if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
-            _exit(WEXITSTATUS(status));
-    }
-}
-
-void forms_run(int listener, struct conn *conns, unsigned n)
-{
-    static struct house h;
-    h = (struct house){ .listener = listener, .conns = conns, .n = n, .epoll_fd = -1 };
-    if (opt.given) {
-        run_given(&h);
-        return;
-    }
-    if (listener < 0)
-        connect_all(&h);
-    if (opt.execs && listener < 0)
-        execute(conns, n);
-    if (!opt.forks && !opt.execs)
-        run(&h);
-    else if (listener < 0)
-        run_in_child(&h);
-    else
-        serve_by_children(&h);
 }
