@@ -76,6 +76,37 @@ def lost_while_suspected(context):
     x.talks()
 
 
+@case
+def lost_after_needless_suspicion(context):
+    """Suspicion that was needless is not repeated for a while. What is lost in that time, and nobody calls for any more,
+    is looked after all the same."""
+    x = Session(context)
+    for n in (1, 2):
+        def suspected():
+            x.rig.tage.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                           f"tcp dport {PORT} tcp flags & (syn|rst) == 0 drop;\n}}\n}}")
+            x.client.do("s.send(b'.')")
+            try:
+                x.client.log.wait("path suspected", n, timeout_s=0.5)
+                return True
+            except Deadline:
+                return False
+            finally:
+                x.rig.tage.nft("delete table inet deaf")
+                x.server.says("s.recv(1)", b".")
+        x.block()
+        wait_for("suspicion", suspected)
+        x.open()
+        x.talks()
+    link = x.link()
+    for host in (x.rig.troels, x.rig.tage):
+        host.drop_incoming(link)
+    x.client.do("s.send(b'lost')")
+    for end in x.ends:
+        end.log.wait(RESUMED)
+    x.server.says("s.recv(5, socket.MSG_DONTWAIT)", b"lost")
+
+
 # -- reading while bytes of an earlier connection are unread ---------------------------------------------------------
 
 def inbox(context, old=b"from the first", new=b", from the second", **more):
@@ -1586,6 +1617,50 @@ def exec_fails(context):
     x.resumes()
     x.talks()
     never_demoted(x)
+
+
+@case
+def exec_keeps_its_files_to_itself(context):
+    """While exec waits for what is undelivered, what another thread starts must not inherit the keys; nor can others read
+    in /proc how the next program was told of them."""
+    x = Session(context, server_env={"NAMESOCKET_GIVE_UP": "2s"})
+    x.client.do(f"t = socket.create_connection(('tage', {PORT})); t.send(b'?')")
+    x.server.do("t = l.accept()[0]; s.set_inheritable(True)")
+    x.server.says("t.recv(1)", b"?")
+    port = x.client.do("t.getsockname()[1]")
+    x.rig.troels.nft("table inet deaf { chain in { type filter hook input priority 0;\n"
+                     f"tcp sport {PORT} tcp dport {port} drop;\n}}\n}}")
+    x.server.do("t.send(b'undelivered'); t.close()")
+    child = CHILD + "s.sendall(str(open('/proc/self/environ').read().count('HEIRLOOM')).encode() + os.readlink('/proc/self/exe').encode())"
+    x.server.begin(f"os.execv(sys.executable, [sys.executable, '-c', {child!r}, str(s.fileno())])")
+    of = f"/proc/{x.server.pid}"
+
+    def heirloom():
+        """The flags of its descriptor (proc(5))."""
+        try:
+            for n in os.listdir(f"{of}/fd"):
+                if "memfd:namesocket" in os.readlink(f"{of}/fd/{n}"):
+                    with open(f"{of}/fdinfo/{n}") as f:
+                        return int(next(line for line in f if line.startswith("flags")).split()[1], 8)
+        except FileNotFoundError:                             # a descriptor that has gone meanwhile
+            return None
+    if not wait_for("the heirloom", heirloom) & os.O_CLOEXEC:
+        raise Wrong("whatever this process starts has the keys")
+    x.client.says("s.recv(2)[:1]", b"0")
+    never_demoted(x)
+
+
+@case
+def exec_of_a_program_that_cannot_begin(context):
+    """The shim is there, and has not what it needs: the connection is reset, and the keys are not left open."""
+    x = Session(context)
+    x.client.do("s.set_inheritable(True)")
+    preload = " ".join((context.shim, context.built("tests/no_key.so")))
+    x.client.begin(f"os.execve('/bin/ls', ['ls', '-l', '/proc/self/fd'], {{**os.environ, 'LD_PRELOAD': {preload!r}}})", aside=False)
+    x.client.proc.wait()
+    if any("memfd:namesocket" in (line or "") for line in x.client.proc.lines):
+        raise Wrong("the keys are left open")
+    x.server.says("s.recv(1)", "ConnectionResetError ECONNRESET")
 
 
 @case
