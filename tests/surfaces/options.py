@@ -65,6 +65,19 @@ def options_kept():
 
 
 @moving
+def options_seldom_set():
+    """The same for those that Python has no name for."""
+    a, b = session()
+    names = {"SO_RXQ_OVFL": (socket.SOL_SOCKET, 40), "SO_PREFER_BUSY_POLL": (socket.SOL_SOCKET, 69),
+             "TCP_TX_DELAY": (socket.IPPROTO_TCP, 37), "IP_BIND_ADDRESS_NO_PORT": (socket.IPPROTO_IP, 24)}
+    for s in a, b:
+        for number in names.values():
+            told(s.setsockopt, *number, 1)
+    moves(a)
+    print([{name: told(s.getsockopt, *number) for name, number in names.items()} for s in (a, b)])
+
+
+@moving
 def options_before_connecting():
     """Options that were set before the connection was made."""
     listener = socket.create_server(("127.0.0.1", 0))
