@@ -443,7 +443,7 @@ def lists_many(broker):
 def ctl_options(broker):
     for args, status, words in ((["list", "x"], 2, "write: nsctl list"), (["show"], 2, "write: nsctl list"), ([], 2, "nsctl"),
                                 (["list", "-b"], 2, "needs a value"), (["list", "--nonsense"], 2, "unknown option"),
-                                (["list", "-b", "@nobody-is-here"], 1, "refused"), (["list", "-b", "relative"], 1, "Invalid")):
+                                (["list", "-b", "@nobody-is-here"], 1, "refused"), (["list", "-b", "relative"], 2, "107 bytes")):
         done = subprocess.run([NSCTL, *args], capture_output=True, text=True, timeout=LIMIT_S)
         check(f"nsctl {' '.join(args)}", done.returncode == status and words in done.stderr and not done.stdout, done)
     for option in ("--help", "--version"):

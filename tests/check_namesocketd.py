@@ -49,6 +49,15 @@ def bad_options():
     refuses("no port to listen on", "--forward", "[::1]:host:80")
     refuses("address to listen on is malformed", "--forward", "::1:7000:host:80")
     refuses("too long", "--forward", "7" * 1000)
+    for loop in ("5001:127.0.0.1:5001", "5001:localhost:05001", "[::1]:5001:[::1]:5001", "0.0.0.0:5001:[::1]:5001",
+                 "localhost:5001:127.0.0.1:5001", "127.0.0.1:5001:localhost:5001", "x.example:5001:x.example:5001"):
+        refuses("would relay to itself", "--accept", loop)
+    refuses("would relay to itself", "--forward", "5001:127.0.0.1:5001")
+    refuses("of at most 107 bytes", f"--broker=/{'x' * 107}")
+    refuses("of at most 107 bytes", "--broker=here")
+    done = subprocess.run([DAEMON, "--broker=/no-such-directory/broker"], capture_output=True, text=True, timeout=LIMIT_S)
+    check("a broker without a directory", done.returncode == 1 and "give another place: --broker=WHERE" in done.stderr,
+          done.stderr)
     refuses("more than 64 routes", *["--forward", "7000:host:80"] * 65)
     for option in ("--help", "--version"):
         done = subprocess.run([DAEMON, option], capture_output=True, text=True, timeout=LIMIT_S)

@@ -24,6 +24,11 @@ for program; do
     */nsserver) bad "$program"; bad "$program" -l; bad "$program" -l loud 7 ;;
     */nsclient) bad "$program" host; bad "$program" -l; bad "$program" -l loud host 7 ;;
     */tcpbench) bad "$program" -n; bad "$program" --rounds; bad "$program" --json=1; bad "$program" -v none ;;
+    */nsctl)
+        bad "$program" --no-such-option=1
+        bad "$program" list -b "/$(printf '%0107d' 0)"
+        bad "$program" list -b here
+        ;;
     *) bad "$program" --no-such-option=1 ;;
     esac
 done

@@ -175,7 +175,7 @@ socklen_t ns_message_address(struct sockaddr_un *out, const char *text)
 
     memset(out, 0, sizeof *out);
     out->sun_family = AF_UNIX;
-    if (len < 2 || len >= sizeof out->sun_path || (*text != '@' && *text != '/'))
+    if (len < 2 || len > NS_MESSAGE_ADDRESS_MAX || (*text != '@' && *text != '/'))
         return 0;
     memcpy(out->sun_path, text, len);
     if (*text == '/')

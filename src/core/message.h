@@ -21,6 +21,7 @@
 /* magic 16, version 8, type 8, role 8, serial 32, status 32, id 128 */
 #define NS_MESSAGE_HEADER_BYTES  29
 #define NS_MESSAGE_BYTES_MAX     1024
+#define NS_MESSAGE_ADDRESS_MAX   107 /* sockaddr_un has no more (unix(7)) */
 #define NS_MESSAGE_TELL_BYTES    512
 #define NS_MESSAGE_READ_BYTES    128 /* of a connection that is passed on */
 #define NS_MESSAGE_NAME_BYTES    256 /* with the NUL */
@@ -38,7 +39,8 @@ enum ns_message_type {
     NS_MESSAGE_LIST,      /* nsctl to broker: the same, of everybody */
     NS_MESSAGE_HOLDER,    /* broker to nsctl: a process that holds the session before it */
     NS_MESSAGE_DUPLICATE, /* broker to process: another has told of this session first */
-    NS_MESSAGE_ADOPT,     /* process to broker: a connection for whoever sees to what this one leaves; a descriptor */
+    NS_MESSAGE_ADOPT,     /* process to broker: a connection for whoever sees to what this one leaves; a
+                             descriptor */
     NS_MESSAGE_TYPES,
 };
 
@@ -113,7 +115,7 @@ size_t ns_message_put(uint8_t out[NS_MESSAGE_BYTES_MAX], const struct ns_message
 bool ns_message_get(const uint8_t *in, size_t bytes, struct ns_message *m);
 
 /* The address of the broker that `text` names: "@name" in the abstract namespace, or a
- * path from /. Returns its length, or 0 for anything else. */
+ * path from /, of at most NS_MESSAGE_ADDRESS_MAX bytes. Returns its length, or 0 for anything else. */
 socklen_t ns_message_address(struct sockaddr_un *out, const char *text);
 
 #endif

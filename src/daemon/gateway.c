@@ -87,6 +87,23 @@ static bool copy_host(char *to, size_t to_bytes, const char *from)
     return !strpbrk(from, "[]:") && snprintf(to, to_bytes, "%s", from) < (int)to_bytes;
 }
 
+static bool is_here(const char *host)
+{
+    return strcmp(host, "localhost") == 0 || strcmp(host, "127.0.0.1") == 0 || strcmp(host, "::1") == 0;
+}
+
+/* Whether it would relay to where it listens, over and over, as far as the text tells. */
+static bool is_loop(const struct ns_gateway_route *route)
+{
+    const char *at = route->listen_host, *to = route->host;
+    bool everywhere = !*at || strcmp(at, "0.0.0.0") == 0 || strcmp(at, "::") == 0;
+
+    if (atoi(route->listen_port) != atoi(route->port))
+        return false;
+    return strcmp(at, to) == 0 || (is_here(to) && (everywhere || strcmp(at, "localhost") == 0)) ||
+           (is_here(at) && strcmp(to, "localhost") == 0);
+}
+
 int ns_gateway_parse(const char *text, struct ns_gateway_route *out, char *error, size_t error_bytes)
 {
     char copy[640], *port, *host, *listen_port;
@@ -107,6 +124,12 @@ int ns_gateway_parse(const char *text, struct ns_gateway_route *out, char *error
     strcpy(out->host, host);
     strcpy(out->port, port);
     strcpy(out->listen_port, listen_port ? listen_port : copy);
+    if (is_loop(out)) {
+        snprintf(error, error_bytes,
+                 "'%s': it would relay to itself; listen on another port than HOST's, or on another address",
+                 text);
+        return -EINVAL;
+    }
     return 0;
 }
 

@@ -6,6 +6,7 @@
  * any other would: it starts itself again with libnsshim.so preloaded. So a
  * gateway's sessions are the engine's, with nothing of their own.
  */
+#include "core/message.h"
 #include "core/policy.h"
 #include "daemon/adopter.h"
 #include "daemon/broker.h"
@@ -47,12 +48,9 @@ struct daemon {
 };
 
 static const struct option options[] = {
-    { "accept", required_argument, NULL, 'a' },
-    { "broker", optional_argument, NULL, 'b' },
-    { "forward", required_argument, NULL, 'f' },
-    { "help", no_argument, NULL, 'h' },
-    { "version", no_argument, NULL, 'V' },
-    { NULL, 0, NULL, 0 },
+    { "accept", required_argument, NULL, 'a' },  { "broker", optional_argument, NULL, 'b' },
+    { "forward", required_argument, NULL, 'f' }, { "help", no_argument, NULL, 'h' },
+    { "version", no_argument, NULL, 'V' },       { NULL, 0, NULL, 0 },
 };
 
 static const char usage[] =
@@ -224,7 +222,13 @@ static void start_broker(struct daemon *d, const char *where)
         mkdir("/run/namesocket", 0755); /* or it is there */
     fd = ns_broker_listen(where);
     if (fd == -EINVAL)
-        fail(EXIT_USAGE, "--broker: %s is neither @name nor a path from /, or too long", where);
+        fail(EXIT_USAGE, "--broker: %s is neither @name nor a path from /, of at most %d bytes", where,
+             NS_MESSAGE_ADDRESS_MAX);
+    if (fd == -ENOENT)
+        fail(1,
+             "--broker: there is no directory for %s; make it, as root does, or give another place: "
+             "--broker=WHERE",
+             where);
     if (fd < 0)
         fail(1, "--broker: cannot listen at %s: %s", where, strerror(-fd));
     d->broker = ns_broker_new(&d->loop, fd, (uid_t)-1, NULL, NULL);

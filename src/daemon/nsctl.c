@@ -334,6 +334,7 @@ static int list(struct output *out, const char *where)
 int main(int argc, char **argv)
 {
     struct output out = { .json = false };
+    struct sockaddr_un address;
     const char *where = NULL;
     int c;
 
@@ -359,5 +360,8 @@ int main(int argc, char **argv)
     }
     if (optind + 1 != argc || strcmp(argv[optind], "list") != 0)
         fail(EXIT_USAGE, "write: nsctl list; see nsctl --help");
+    if (where && !ns_message_address(&address, where))
+        fail(EXIT_USAGE, "--broker: %s is neither @name nor a path from /, of at most %d bytes", where,
+             NS_MESSAGE_ADDRESS_MAX);
     return told(list(&out, where));
 }
