@@ -7,8 +7,8 @@
 #
 # For every patch: checkpatch.pl --strict finds nothing; what the series touches compiles without a warning with
 # CONFIG_TCP_PRESERVE on and off; whatever of the feature is called is there. For the whole series also: IPv6 as a
-# module, without MPTCP, without MD5 and sysctls, x86-64, and the series' own files with W=1. Output is TAP. Source and objects are
-# kept where test.sh keeps its own. About ten minutes on two cores.
+# module, without IPv6, without MPTCP, without MD5 and sysctls, x86-64, and the series' own files with W=1. Output is
+# TAP. Source and objects are kept where test.sh keeps its own. About ten minutes on two cores.
 set -u
 . "$(dirname "$0")/tree.sh"
 patches=$(ls "$kernel"/patches/[0-9]*.patch | grep -v /0000-)
@@ -70,7 +70,7 @@ objects() {
 # Symbols of the feature that some object needs and none has
 unresolved() {
     (cd "check-$1/net" && nm ipv4/*.o ipv6/*.o 2> /dev/null) | awk '
-        $(NF - 1) == "U" { need[$NF] = 1; next } NF == 3 { have[$NF] = 1 }
+        NF == 2 && $1 == "U" { need[$2] = 1 } NF == 3 { have[$3] = 1 }
         END { for (s in need) if (s ~ /tcp_preserve/ && !(s in have)) print "# needed and not there: " s }' | grep . && return 1
     return 0
 }
@@ -101,9 +101,13 @@ if [ -z "$style" ]; then
     # shellcheck disable=SC2086
     compile on W=1 $own && compile on net/ipv4/ net/ipv6/
     result $? "whole series: own files with W=1, and all of IPv4 and IPv6"
+    # The feature cannot be had then: what is built in calls it.
     configure module uml CONFIG_MODULES=y CONFIG_IPV6=m "# CONFIG_MPTCP is not set" "# CONFIG_KUNIT is not set" &&
-        compile module net/ipv4/ net/ipv6/
-    result $? "whole series: IPv6 as a module"
+        grep -q '^CONFIG_IPV6=m' check-module/.config && ! grep -q '^CONFIG_TCP_PRESERVE' check-module/.config &&
+        compile module net/ipv4/ net/ipv6/ net/core/net-traces.o && unresolved module
+    result $? "whole series: IPv6 as a module, without the feature"
+    configure v4 uml "# CONFIG_IPV6 is not set" && compile v4 net/ipv4/ net/core/net-traces.o && unresolved v4
+    result $? "whole series: without IPv6"
     configure small uml "# CONFIG_MPTCP is not set" "# CONFIG_TCP_MD5SIG is not set" "# CONFIG_PROC_SYSCTL is not set" \
         "# CONFIG_SYN_COOKIES is not set" "# CONFIG_INET_DIAG is not set" "# CONFIG_NETFILTER is not set" &&
         compile small net/ipv4/ net/ipv6/ && unresolved small
