@@ -4,6 +4,12 @@
 
 #include "engine/sock.h"
 
+#include <poll.h>
+
+/* Asks for, or tells, what can be written. poll's and epoll's bits have the same values
+ * (include/uapi/linux/eventpoll.h). */
+#define NS_WRITING (POLLOUT | POLLWRNORM | POLLWRBAND)
+
 enum ns_readiness {
     NS_READY_AS_TOLD, /* pass it on */
     NS_READY_NOT,     /* the application must not see it */

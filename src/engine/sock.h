@@ -319,6 +319,12 @@ static inline enum ns_state ns_sock_state(const struct ns_sock *s)
     return __atomic_load_n(&s->session.state, __ATOMIC_SEQ_CST);
 }
 
+/* The object is a session that waits for another connection; table held. */
+static inline bool ns_object_suspended(const struct ns_object *o)
+{
+    return o->kind == NS_KIND_SOCK && ns_sock_state((const struct ns_sock *)o) == NS_SUSPENDED;
+}
+
 /*
  * The session takes no bytes now although its socket would: the peer is being
  * asked, or the ring is full. Meanwhile it is not writable to whoever waits (wait.c, watch.c).

@@ -53,8 +53,7 @@ enum ns_readiness ns_ready_judge(struct ns_sock *s, int fd, short revents)
 
 /* ---- the set of one wait ---- */
 
-#define SMALL   64
-#define WRITING (POLLOUT | POLLWRNORM | POLLWRBAND)
+#define SMALL 64
 
 struct set {
     struct pollfd *fds; /* the caller's */
@@ -90,7 +89,7 @@ static void prepare_one(struct set *w, nfds_t i)
     if (state == NS_SUSPENDED)
         p->fd = -1;
     if (held)
-        p->events &= (short)~WRITING;
+        p->events &= (short)~NS_WRITING;
     w->ours |= state == NS_SUSPENDED || state == NS_CONNECTED || held;
     if ((p->events & POLLPRI) && __atomic_load_n(&s->rx_urgent, __ATOMIC_SEQ_CST))
         w->fds[i].revents |= POLLPRI;
@@ -126,8 +125,8 @@ static short collect_one(struct pollfd *p, bool swapped)
     switch (ns_ready_judge((struct ns_sock *)o, p->fd, p->revents)) {
     case NS_READY_AS_TOLD:
         /* It has only now been seen to stand. */
-        if ((p->revents & WRITING) && !(p->revents & (POLLERR | POLLHUP)) && ns_sock_held((struct ns_sock *)o))
-            p->revents &= (short)~WRITING;
+        if ((p->revents & NS_WRITING) && !(p->revents & (POLLERR | POLLHUP)) && ns_sock_held((struct ns_sock *)o))
+            p->revents &= (short)~NS_WRITING;
         if (ns_sock_failure((struct ns_sock *)o))
             p->revents |= POLLERR;
         if (!swapped)

@@ -3,11 +3,9 @@
 #include "engine/connect.h"
 #include "engine/door.h"
 #include "engine/engine.h"
-#include "engine/first.h"
 #include "engine/inbox.h"
 #include "engine/internal.h"
 #include "engine/large.h"
-#include "engine/libc.h"
 #include "engine/listener.h"
 #include "engine/ready.h"
 #include "engine/sys.h"
@@ -61,6 +59,23 @@ static struct ns_watch *watch_new(void)
     free_watches = w->next;
     *w = (struct ns_watch){ .stand_in = -1 };
     return w;
+}
+
+static struct ns_watch *matching(struct ns_watch *w, const struct ns_object *epoll, uint64_t data)
+{
+    while (w && (w->epoll != epoll || w->event.data.u64 != data || ns_object_at(w->fd) != w->object))
+        w = w->hash_next;
+    return w;
+}
+
+struct ns_watch *ns_watch_with(const struct ns_object *epoll, uint64_t data)
+{
+    return matching(*bucket(epoll, data), epoll, data);
+}
+
+struct ns_watch *ns_watch_also(const struct ns_watch *w)
+{
+    return matching(w->hash_next, w->epoll, w->event.data.u64);
 }
 
 /* ---- stand-ins ---- */
@@ -181,8 +196,6 @@ void ns_watch_renew(struct ns_object *o)
     }
 }
 
-#define WRITING (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
-
 static bool held(const struct ns_object *o)
 {
     return o->kind == NS_KIND_SOCK && ns_sock_held((const struct ns_sock *)o);
@@ -192,8 +205,8 @@ static int put_muted(struct ns_watch *w, int op, bool muted)
 {
     struct epoll_event e = w->event;
     if (muted)
-        e.events &= ~(uint32_t)WRITING;
-    w->muted = muted && (w->event.events & WRITING);
+        e.events &= ~(uint32_t)NS_WRITING;
+    w->muted = muted && (w->event.events & NS_WRITING);
     return ns_sys_epoll_ctl(w->epoll->fd, op, w->fd, &e);
 }
 
@@ -203,7 +216,7 @@ void ns_watch_mute(struct ns_object *o)
     if (!held(o))
         return;
     for (struct ns_watch *w = o->watches; w; w = w->next)
-        if (!w->removed && !w->muted && (w->event.events & WRITING) && !fired(w))
+        if (!w->removed && !w->muted && (w->event.events & NS_WRITING) && !fired(w))
             put_muted(w, EPOLL_CTL_MOD, true);
 }
 
@@ -223,6 +236,17 @@ void ns_watch_unmute(struct ns_object *o)
         if (again)
             put_muted(w, EPOLL_CTL_MOD, false);
     }
+}
+
+void ns_watch_rearm(struct ns_watch *w)
+{
+    put_muted(w, EPOLL_CTL_MOD, held(w->object));
+}
+
+void ns_watch_take_out(struct ns_watch *w)
+{
+    ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
+    w->removed = true;
 }
 
 /* ---- bookkeeping ---- */
@@ -289,11 +313,6 @@ static bool readable_anyway(struct ns_object *o)
     return o->kind == NS_KIND_SOCK && ns_inbox_readable((struct ns_sock *)o);
 }
 
-static bool suspended(const struct ns_object *o)
-{
-    return o->kind == NS_KIND_SOCK && ns_sock_state((const struct ns_sock *)o) == NS_SUSPENDED;
-}
-
 static void link_in(struct ns_watch *w, struct ns_object *o, struct ns_object *epoll, int fd,
                     const struct epoll_event *event)
 {
@@ -308,13 +327,14 @@ static void link_in(struct ns_watch *w, struct ns_object *o, struct ns_object *e
     hash_in(w);
 }
 
-static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd, const struct epoll_event *event)
+static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd,
+               const struct epoll_event *event)
 {
     if (find(o, epoll, fd))
         return -EEXIST;
     if (o->kind == NS_KIND_LISTENER)
         ns_door_attend((struct ns_listener *)o);
-    bool later = suspended(o);
+    bool later = ns_object_suspended(o);
     int err = later ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)event);
     if (err < 0)
         return err;
@@ -333,9 +353,9 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd, c
 static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event *event)
 {
     struct epoll_event kernels = *event;
-    bool muted = held(w->object) && (event->events & WRITING);
+    bool muted = held(w->object) && (event->events & NS_WRITING);
     if (muted)
-        kernels.events &= ~(uint32_t)WRITING;
+        kernels.events &= ~(uint32_t)NS_WRITING;
     int err = w->removed ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &kernels);
     if (err < 0)
         return err;
@@ -356,7 +376,7 @@ static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event
 static struct early {
     int epfd; /* plus one; 0 for none */
     struct epoll_event event;
-} *early;
+} * early;
 
 static void note_early(int epfd, int op, int fd, const struct epoll_event *event)
 {
@@ -412,182 +432,10 @@ int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         } else if (w && op == EPOLL_CTL_DEL) {
             r = w->removed ? 0 : ns_sys_epoll_ctl(epfd, op, fd, event);
             drop(w);
-        } else if (suspended(o)) {
+        } else if (ns_object_suspended(o)) {
             r = -ENOENT;
         }
     }
     ns_table_unhold(&hold);
     return r;
-}
-
-/* ---- epoll_wait(2) ---- */
-
-#define TELLING (EPOLLERR | EPOLLHUP | EPOLLRDHUP)
-
-/* The event as the application may see it; 0: not at all. */
-static uint32_t judge(struct ns_object *o, int fd, uint32_t asked, uint32_t events)
-{
-    if (o->kind == NS_KIND_LISTENER)
-        return (events & (EPOLLIN | EPOLLRDNORM)) && !ns_listener_ready((struct ns_listener *)o, fd) ? 0 : events;
-    /* What is readable all the same: an inbox, a reading side that was shut down. */
-    if (suspended(o) && ns_ready_anyway((struct ns_sock *)o, fd))
-        return (events & (EPOLLIN | EPOLLRDNORM)) |
-               (__atomic_load_n(&((struct ns_sock *)o)->rx_shut, __ATOMIC_SEQ_CST) ? asked & EPOLLRDHUP : 0);
-    /* poll's and epoll's bits have the same values (include/uapi/linux/eventpoll.h). */
-    enum ns_readiness r = ns_ready_judge((struct ns_sock *)o, fd, (short)events);
-    if (r == NS_READY_AS_TOLD && (events & WRITING) && !(events & (EPOLLERR | EPOLLHUP)) && held(o))
-        return events & ~(uint32_t)WRITING; /* it has only now been seen to stand */
-    if (r == NS_READY_AS_TOLD)
-        return events | (ns_sock_failure((struct ns_sock *)o) ? (uint32_t)EPOLLERR : 0);
-    if (r == NS_READY_NOT)
-        return 0;
-    struct pollfd p = { .fd = fd, .events = (short)(asked & 0xffff) };
-    ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL);
-    return (uint16_t)p.revents;
-}
-
-/*
- * An edge that NEW alone has made: the server's application was told that it may
- * write, has not written since, and there is nothing for it to read.
- */
-static bool new_edge(struct ns_watch *w, bool awaited, uint32_t seen)
-{
-    const struct ns_sock *s = (const struct ns_sock *)w->object;
-    if (!awaited)
-        return false;
-    bool again = w->told_writable && s->session.ring.head == 0 && seen && !(seen & ~(uint32_t)WRITING);
-    w->told_writable |= (seen & WRITING) != 0;
-    return again && (w->event.events & EPOLLET);
-}
-
-static bool awaits_first(const struct ns_object *o)
-{
-    return o->kind == NS_KIND_SOCK && ns_sock_state((const struct ns_sock *)o) == NS_AWAITING;
-}
-
-static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
-{
-    uint32_t seen = 0;
-    bool known = false;
-    struct ns_watch *next;
-    for (struct ns_watch *w = *bucket(epoll, e->data.u64); w; w = next) {
-        next = w->hash_next;
-        if (w->epoll != epoll || w->event.data.u64 != e->data.u64 || ns_object_at(w->fd) != w->object)
-            continue;
-        known = true;
-        struct ns_object *o = w->object;
-        if (ns_object_kind(o) == NS_KIND_DORMANT && !ns_sock_wake(o))
-            return e->events;
-        bool awaited = awaits_first(o);
-        uint32_t judged = judge(o, w->fd, w->event.events, e->events);
-        if (awaited && !o->watches) /* judging has forgotten it */
-            return (seen | judged) & (e->events | TELLING);
-        seen |= new_edge(w, awaited, judged) ? 0 : judged;
-        /* What the application is not shown did not fire. */
-        if (suspended(o) && !w->removed && (w->event.events & EPOLLONESHOT)) {
-            ns_sys_epoll_ctl(epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
-            w->removed = true;
-        }
-        ns_watch_mute(o); /* else a level-triggered wait would spin */
-        if (suspended(o))
-            ns_watch_suspend(o);
-        else if (!seen && (w->event.events & EPOLLONESHOT) && !w->removed && o->watches)
-            put_muted(w, EPOLL_CTL_MOD, held(o)); /* the kernel has disarmed it */
-        /* Judging may have forgotten the object and its registrations. */
-        if (!o->watches)
-            break;
-    }
-    return known ? seen & (e->events | TELLING) : e->events;
-}
-
-/* A registration and its stand-in are one to the application. */
-static bool merged(struct epoll_event *events, int n, const struct epoll_event *e)
-{
-    if (__atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) == 0)
-        return false;
-    for (int i = 0; i < n; i++)
-        if (events[i].data.u64 == e->data.u64) {
-            events[i].events |= e->events;
-            return true;
-        }
-    return false;
-}
-
-static int filter(int epfd, struct epoll_event *events, int n)
-{
-    struct ns_hold hold;
-    int kept = 0;
-    ns_table_hold(&hold);
-    struct ns_object *epoll = ns_object_at(epfd);
-    for (int i = 0; i < n; i++) {
-        if (epoll && epoll->kind == NS_KIND_EPOLL)
-            events[i].events = filter_one(epoll, &events[i]);
-        if (events[i].events && !merged(events, kept, &events[i]))
-            events[kept++] = events[i];
-    }
-    ns_table_unhold(&hold);
-    return kept;
-}
-
-static bool telling(const struct epoll_event *events, int n)
-{
-    if (__atomic_load_n(&ns_count_awaiting, __ATOMIC_RELAXED) ||
-        __atomic_load_n(&ns_count_asking, __ATOMIC_RELAXED) || __atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) ||
-        __atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED))
-        return true;
-    for (int i = 0; i < n; i++)
-        if (events[i].events & TELLING)
-            return true;
-    return false;
-}
-
-/* Who waits for a session calls for it. */
-static void wake_all_in(int epfd)
-{
-    struct ns_hold hold;
-    ns_table_hold(&hold);
-    struct ns_object *epoll = ns_object_at(epfd);
-    struct ns_watch *w = epoll && epoll->kind == NS_KIND_EPOLL ? epoll->watches : NULL;
-    while (w && ns_object_kind(w->object) != NS_KIND_DORMANT)
-        w = w->next_in;
-    if (w) {
-        ns_sock_wake(w->object);
-        wake_all_in(epfd); /* its registrations may have gone */
-    }
-    ns_table_unhold(&hold);
-}
-
-int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask)
-{
-    struct ns_object *o = ns_object_at(epfd);
-    if (__atomic_load_n(&ns_count_offering, __ATOMIC_RELAXED))
-        ns_offer_all();
-    if (!o || o->kind != NS_KIND_EPOLL)
-        return NS_NOT_OURS;
-    if (__atomic_load_n(&ns_count_dormant, __ATOMIC_RELAXED))
-        wake_all_in(epfd);
-    struct ns_time end = timeout_ms < 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(timeout_ms));
-    struct ns_handled since = ns_handled;
-    int saved = errno;
-    for (;;) {
-        if (ns_helper_is_late() && timeout_ms != 0)
-            ns_helper_start();
-        int n = ns_libc.epoll_pwait(epfd, events, max, timeout_ms, mask);
-        if (n < 0)
-            n = -errno;
-        errno = saved;
-        if (n <= 0 || !telling(events, n))
-            return n;
-        n = filter(epfd, events, n);
-        if (n > 0)
-            return n;
-        if (since.all != ns_handled.all)
-            return -EINTR;
-        if (timeout_ms >= 0) {
-            int64_t left = end.ns - ns_now().ns;
-            if (left <= 0)
-                return 0;
-            timeout_ms = (int)((left + 999999) / 1000000);
-        }
-    }
 }

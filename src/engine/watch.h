@@ -44,6 +44,16 @@ void ns_watch_unmute(struct ns_object *o);
  */
 void ns_watch_stand_in(struct ns_object *o, bool on);
 
+/* The registrations in `epoll` that an event of the kernel's with this data is about, one
+ * after the other; NULL: no more. */
+struct ns_watch *ns_watch_with(const struct ns_object *epoll, uint64_t data);
+struct ns_watch *ns_watch_also(const struct ns_watch *w);
+
+/* A one-shot registration whose event the application is not shown has not fired: the
+ * kernel, which has disarmed it, gets it back, or loses it until the session resumes. */
+void ns_watch_rearm(struct ns_watch *w);
+void ns_watch_take_out(struct ns_watch *w);
+
 /* Takes over a registration that was made before the object was. */
 void ns_watch_adopt(struct ns_object *o, int fd);
 
