@@ -1,5 +1,6 @@
 #include "engine/ask.h"
 
+#include "engine/await.h"
 #include "engine/connect.h"
 #include "engine/dial.h"
 #include "engine/end.h"
@@ -133,6 +134,7 @@ static void start_holding(struct ns_sock *s, int fd)
     int64_t rtt_us = ns_ledger_read(fd, &l) == 0 ? l.rtt_us : 0;
     s->hold_until = ns_time_add(ns_now(), (struct ns_time){ 2 * rtt_us * 1000 +
                                                             ns_engine.policy.hold_margin_ms * 1000000 });
+    ns_await_mark(s, rtt_us);
 }
 
 /* ---- holding: no byte is taken, and nobody is told that the socket is writable ---- */
@@ -193,7 +195,8 @@ void ns_ask_begin(struct ns_sock *s, int fd, bool trusted)
     enum ns_state state = s->session.state;
     ns_unlock(&s->tx);
     if (ask) {
-        ns_watch_mute_now(s);
+        if (!s->near) /* else once it was waited for in vain */
+            ns_watch_mute_now(s);
         ns_helper_post(s, NS_TODO_ASK);
     } else if (state == NS_PLAIN) {
         ns_sock_forget(s);

@@ -1,4 +1,5 @@
 /* epoll_wait(2): what of the kernel's answer is the application's. */
+#include "engine/await.h"
 #include "engine/connect.h"
 #include "engine/engine.h"
 #include "engine/first.h"
@@ -143,6 +144,12 @@ static void wake_all_in(int epfd)
     ns_table_unhold(&hold);
 }
 
+static int ms_until(struct ns_time end)
+{
+    int64_t left = end.ns - ns_now().ns;
+    return left <= 0 ? 0 : (int)((left + 999999) / 1000000);
+}
+
 int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask)
 {
     struct ns_object *o = ns_object_at(epfd);
@@ -155,25 +162,30 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
     struct ns_time end = timeout_ms < 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(timeout_ms));
     struct ns_handled since = ns_handled;
     int saved = errno;
+    bool late = ns_await_registered(epfd);
     for (;;) {
+        if (late && timeout_ms > 0)
+            timeout_ms = ms_until(end);
         if (ns_helper_is_late() && timeout_ms != 0)
             ns_helper_start();
-        int n = ns_libc.epoll_pwait(epfd, events, max, timeout_ms, mask);
+        /* One that came while an answer was awaited no kernel saw. */
+        bool interrupted = since.all != ns_handled.all;
+        int n = ns_libc.epoll_pwait(epfd, events, max, interrupted ? 0 : timeout_ms, mask);
         if (n < 0)
             n = -errno;
         errno = saved;
+        if (n == 0 && interrupted)
+            return -EINTR;
         if (n <= 0 || !telling(events, n))
             return n;
+        ns_await_reported(epfd, events, n);
         n = filter(epfd, events, n);
         if (n > 0)
             return n;
         if (since.all != ns_handled.all)
             return -EINTR;
-        if (timeout_ms >= 0) {
-            int64_t left = end.ns - ns_now().ns;
-            if (left <= 0)
-                return 0;
-            timeout_ms = (int)((left + 999999) / 1000000);
-        }
+        if (timeout_ms >= 0 && !ns_time_before(ns_now(), end))
+            return 0;
+        late = true;
     }
 }

@@ -1,5 +1,6 @@
 /* The application's own stream: into the kernel, then into the ring. */
 #include "engine/ask.h"
+#include "engine/await.h"
 #include "engine/block.h"
 #include "engine/connect.h"
 #include "engine/data.h"
@@ -335,6 +336,8 @@ static ssize_t follow(struct ns_sock *s, struct ns_slot *slot, int fd, struct ou
             ns_sock_demote(s, "written to before it was connected");
         return ns_sock_at(fd) == s ? 0 : NS_NOT_OURS;
     }
+    if (n == AGAIN_LATER && l->after == NS_ASKING && ns_nonblocking(fd, o->flags) && ns_await_answer(s))
+        return 0;
     if (n == AGAIN_LATER && ns_sock_held(s)) {
         /* One that awaits its first bytes has no need of the helper but for this. */
         if (ns_sock_state(s) == NS_AWAITING && ns_helper_start() == 0)

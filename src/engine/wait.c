@@ -1,4 +1,5 @@
 /* poll(2) and select(2). */
+#include "engine/await.h"
 #include "engine/connect.h"
 #include "engine/door.h"
 #include "engine/engine.h"
@@ -209,6 +210,7 @@ static int wait_once(struct set *w, struct ns_slot *slot, const struct timespec 
         return -EAGAIN;
     if (r == 0)
         return w->ready || !interrupted ? w->ready : -EINTR;
+    ns_await_found(w->now, w->n);
     int count = collect(w, swaps != __atomic_load_n(&ns_count_swaps, __ATOMIC_SEQ_CST));
     return count > 0 ? count : -EAGAIN; /* woken for nothing the application may see */
 }
@@ -227,16 +229,18 @@ static int wait_until(struct set *w, struct ns_slot *slot, const struct timespec
     struct ns_time end = NS_NEVER;
     if (timeout && timeout->tv_sec < 4000000000LL)
         end = ns_time_add(ns_now(), (struct ns_time){ timeout->tv_sec * 1000000000LL + timeout->tv_nsec });
+    bool late = ns_await_asked(w->fds, w->n);
     for (;;) {
-        int r = wait_once(w, slot, timeout ? &left : NULL, mask);
-        if (r != -EAGAIN)
-            return r;
-        if (timeout) {
+        if (timeout && late) {
             int64_t ns = end.ns - ns_now().ns;
             if (ns < 0)
                 ns = 0;
             left = (struct timespec){ ns / 1000000000, ns % 1000000000 };
         }
+        int r = wait_once(w, slot, timeout ? &left : NULL, mask);
+        if (r != -EAGAIN)
+            return r;
+        late = true;
     }
 }
 

@@ -1,8 +1,12 @@
 """The beginning of a connection: who speaks first, NEW, fast open."""
 import ctypes
+import contextlib
 import os
 import select
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -188,3 +192,106 @@ def accept_after_a_pause():
     server, _ = listener.accept()
     client.send(b"x")
     print("served:", server.recv(1))
+
+
+def connecting():
+    """A listener, a client that has not waited for its connection, and the server's end of it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.socket()
+    client.setblocking(False)
+    print(told(client.connect, listener.getsockname()))
+    return listener, client, listener.accept()[0]
+
+
+@case()
+def written_at_once():
+    """A connection takes bytes as soon as it stands, and by a call that does not wait."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    print(told(client.send, b"now", socket.MSG_DONTWAIT), all_of(listener.accept()[0], 3))
+    listener, client, server = connecting()
+    print(told(client.send, b"now"), all_of(server, 3))
+
+
+@case()
+def writable_at_once():
+    """The first look says so, of connections that have just been found to stand and of others."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    print(select.select([client], [client], [], 0) == ([], [client], []))
+    listener, client, server = connecting()
+    print([event for _, event in polled(client).poll(0)])
+    listener, client, server = connecting()
+    print(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), [event for _, event in polled(client).poll(0)])
+
+
+def polled(sock):
+    p = select.poll()
+    p.register(sock, select.POLLIN | select.POLLOUT)
+    return p
+
+
+@case()
+def one_edge_at_once():
+    """Both ends are reported by the first look, and once, where edges are."""
+    for kind in (select.EPOLLET, 0):
+        listener, client, server = connecting()
+        ep = select.epoll()
+        for sock in (server, client):
+            ep.register(sock, select.EPOLLIN | select.EPOLLOUT | kind)
+        print([event for _, event in ep.poll(0)], [event for _, event in ep.poll(0)])
+
+
+@case()
+def registered_before():
+    """In epoll before it connects, and reported beside the listener in one look."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.socket()
+    client.setblocking(False)
+    ep = select.epoll()
+    ep.register(listener, select.EPOLLIN)
+    ep.register(client, select.EPOLLOUT | select.EPOLLONESHOT)
+    print(told(client.connect, listener.getsockname()), sorted(event for _, event in ep.poll(0)))
+    server, _ = listener.accept()
+    print(told(client.send, b"now"), all_of(server, 3), [event for _, event in ep.poll(0)])
+
+
+@contextlib.contextmanager
+def silent_peer():
+    """A connection to a plain program that listens and never accepts, so that no HELLO is answered; signals come."""
+    program = ("import socket, sys; l = socket.create_server(('127.0.0.1', 0)); print(l.getsockname()[1], flush=True); "
+               "sys.stdin.read()")
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    with subprocess.Popen([sys.executable, "-c", program], env=env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as peer:
+        address = "127.0.0.1", int(peer.stdout.readline())
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        with socket.socket() as client:
+            client.setblocking(False)
+            print(told(client.connect, address))
+            yield client
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        peer.stdin.close()
+
+
+@case(protects=False, NAMESOCKET_HOLD="50ms")
+def silent_peer_written_to():
+    """An answer that does not come is waited for once, and the bytes are taken."""
+    with silent_peer() as client:
+        print(told(client.send, b"now"))
+
+
+@case(protects=False, NAMESOCKET_HOLD="50ms")
+def silent_peer_in_epoll():
+    for kind in (0, select.EPOLLET, select.EPOLLONESHOT):
+        with silent_peer() as client, select.epoll() as ep:
+            ep.register(client, select.EPOLLOUT | kind)
+            print([event for _, event in ep.poll()], told(client.send, b"now"))
+
+
+@case(protects=False, NAMESOCKET_HOLD="50ms")
+def silent_peer_in_poll():
+    for wait in (lambda s: polled(s).poll(), lambda s: select.select([s], [s], [s], 60)):
+        with silent_peer() as client:
+            print(len(wait(client)), told(client.send, b"now"))
