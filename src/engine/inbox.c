@@ -1,8 +1,10 @@
 #include "engine/inbox.h"
 
+#include "engine/caller.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
@@ -21,28 +23,18 @@ void ns_inbox_put(struct ns_sock *s, const void *bytes, size_t n)
     __atomic_store_n(&s->inbox_filled, true, __ATOMIC_SEQ_CST);
 }
 
-size_t ns_inbox_copy(const struct ns_sock *s, const struct iovec *to, size_t count)
+ssize_t ns_inbox_copy(const struct ns_sock *s, const struct iovec *to, size_t count)
 {
     struct iovec from[2];
-    size_t copied = 0, d = 0, used = 0;
     int pieces = ns_ring_get(&s->inbox, s->inbox.tail, from);
-    for (int k = 0; k < pieces; k++) {
-        size_t at = 0;
-        while (at < from[k].iov_len && d < count) {
-            size_t n = from[k].iov_len - at, room = to[d].iov_len - used;
-            if (n > room)
-                n = room;
-            memcpy((char *)to[d].iov_base + used, (char *)from[k].iov_base + at, n);
-            at += n;
-            used += n;
-            copied += n;
-            if (used == to[d].iov_len) {
-                d++;
-                used = 0;
-            }
-        }
-    }
-    return copied;
+    size_t want = 0;
+    for (size_t i = 0; i < count; i++)
+        want += to[i].iov_len;
+    if (want > ns_ring_used(&s->inbox))
+        want = ns_ring_used(&s->inbox);
+    if (want > 0 && ns_caller_scatter(to, count, from, (size_t)pieces) != (ssize_t)want)
+        return -EFAULT;
+    return (ssize_t)want;
 }
 
 bool ns_inbox_drop(struct ns_sock *s, int fd, size_t n)

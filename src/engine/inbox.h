@@ -18,8 +18,8 @@ int ns_inbox_reserve(struct ns_sock *s, size_t n);
 void ns_inbox_put(struct ns_sock *s, const void *bytes, size_t n);
 
 /* Copies its first bytes to as much of the buffers as they fill; rx held. Takes
- * nothing away. */
-size_t ns_inbox_copy(const struct ns_sock *s, const struct iovec *to, size_t count);
+ * nothing away. Returns how many, or -EFAULT where one cannot be written. */
+ssize_t ns_inbox_copy(const struct ns_sock *s, const struct iovec *to, size_t count);
 
 /* Takes its first `n` bytes away; rx held. When it returns true the inbox alone
  * makes the session readable no more, and ns_inbox_lowered is to be called with

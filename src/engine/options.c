@@ -1,4 +1,5 @@
 /* What the application may ask of a session's socket, and set on it. */
+#include "engine/caller.h"
 #include "engine/connect.h"
 #include "engine/engine.h"
 #include "engine/inbox.h"
@@ -15,13 +16,13 @@
 
 static int tell(const struct ns_name *name, struct sockaddr *addr, socklen_t *len)
 {
-    if (!addr || !len)
-        return -EFAULT;
-    if ((int)*len < 0)
-        return -EINVAL;
-    memcpy(addr, &name->address, *len < name->length ? *len : name->length);
-    *len = name->length;
-    return 0;
+    socklen_t room;
+    int r = ns_caller_read(&room, len, sizeof room);
+    if (r == 0 && (int)room < 0)
+        r = -EINVAL;
+    if (r == 0)
+        r = ns_caller_write(addr, &name->address, room < name->length ? room : name->length);
+    return r == 0 ? ns_caller_write(len, &name->length, sizeof name->length) : r;
 }
 
 static struct ns_sock *moved(int fd)
@@ -60,12 +61,15 @@ int ns_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 
 static int give_int(void *value, socklen_t *len, int v)
 {
-    if (!value || !len)
-        return -EFAULT;
-    socklen_t n = *len < sizeof v ? *len : sizeof v;
-    memcpy(value, &v, n);
-    *len = n;
-    return 0;
+    socklen_t room;
+    int r = ns_caller_read(&room, len, sizeof room);
+    if (r == 0 && (int)room < 0)
+        r = -EINVAL;
+    if (r == 0 && room > sizeof v)
+        room = sizeof v;
+    if (r == 0)
+        r = ns_caller_write(value, &v, room);
+    return r == 0 ? ns_caller_write(len, &room, sizeof room) : r;
 }
 
 static int error_of(struct ns_sock *s, int fd, void *value, socklen_t *len)

@@ -227,36 +227,6 @@ static void tell_unread(const struct ns_sock *s, int fd, struct msghdr *m, size_
     m->msg_controllen = room < CMSG_SPACE(sizeof behind) ? room : CMSG_SPACE(sizeof behind);
 }
 
-/* How much of `n` bytes at `p` is memory that can be written. The kernel is asked at each page
- * (which are 4096 bytes, or a multiple): it puts a byte there, which is overwritten then. */
-static size_t writable(int fd, char *p, size_t n)
-{
-    size_t done = 0;
-    while (done < n) {
-        socklen_t one = 1;
-        if (ns_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, p + done, &one) == -EFAULT)
-            break;
-        size_t page = 4096 - ((uintptr_t)(p + done) & 4095);
-        done += page < n - done ? page : n - done;
-    }
-    return done;
-}
-
-/* Ends the buffers where the first `n` bytes of them cannot be written: the kernel would
- * say EFAULT where a copy of our own is a fault. */
-static size_t end_at_fault(int fd, struct iovec *to, size_t count, size_t n)
-{
-    for (size_t k = 0; k < count && n > 0; k++) {
-        size_t wanted = to[k].iov_len < n ? to[k].iov_len : n, can = writable(fd, to[k].iov_base, wanted);
-        if (can < wanted) {
-            to[k].iov_len = can;
-            return k + 1;
-        }
-        n -= wanted;
-    }
-    return count;
-}
-
 /* The inbox, and what is behind it on the connection; rx held. */
 static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
 {
@@ -264,11 +234,11 @@ static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
     size_t held = ns_ring_used(&s->inbox), room = i->len - i->done;
     size_t n = held < room ? held : room;
     bool peek = i->flags & MSG_PEEK;
-    if (!(i->flags & MSG_TRUNC)) { /* tcp(7): they are discarded, the buffer is not looked at */
-        size_t wanted = n;
-        n = ns_inbox_copy(s, to, end_at_fault(fd, to, rest(i, i->done, to), wanted));
-        if (n == 0 && wanted > 0)
-            return i->done > 0 ? (ssize_t)i->done : -EFAULT;
+    if (n > 0 && !(i->flags & MSG_TRUNC)) { /* tcp(7): they are discarded, the buffer is not looked at */
+        ssize_t copied = ns_inbox_copy(s, to, rest(i, i->done, to));
+        if (copied < 0)
+            return i->done > 0 ? (ssize_t)i->done : copied;
+        n = (size_t)copied;
     }
     if (n == held && n < room && !s->retired)
         n += (size_t)from_socket(fd, i, i->done + n);

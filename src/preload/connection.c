@@ -32,18 +32,25 @@ NS_EXPORT int listen(int fd, int backlog)
     return ns_real.listen(fd, backlog);
 }
 
-/* Where there is no room for the name, the kernel throws the connection away. */
-static bool room_for_name(const struct sockaddr *addr, const socklen_t *len)
+/* As the kernel does: a connection whose name cannot be told is closed. */
+static int accept_for(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-    return !addr || (ns_plausible(addr) && ns_plausible(len));
+    bool told = !addr || (ns_plausible(addr) && ns_plausible(len));
+    int r = ns_accept(fd, told ? addr : NULL, len, flags);
+
+    if (r >= 0 && !told) {
+        close(r);
+        return -EFAULT;
+    }
+    ns_std_check(r);
+    return r;
 }
 
 NS_EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    if (ns_ours(fd) && room_for_name(addr, len)) {
-        int r = ns_accept(fd, addr, len, 0);
+    if (ns_ours(fd)) {
+        int r = accept_for(fd, addr, len, 0);
 
-        ns_std_check(r);
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);
     }
@@ -52,10 +59,9 @@ NS_EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
 
 NS_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-    if (ns_ours(fd) && room_for_name(addr, len)) {
-        int r = ns_accept(fd, addr, len, flags);
+    if (ns_ours(fd)) {
+        int r = accept_for(fd, addr, len, flags);
 
-        ns_std_check(r);
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);
     }

@@ -46,7 +46,7 @@ NS_EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, const s
 NS_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     if (ns_ours(fd)) {
-        ssize_t r = ns_vector_message(msg) ? ns_sendmsg(fd, msg, flags) : -EFAULT;
+        ssize_t r = ns_vector_message(msg) && ns_vector_address(msg) ? ns_sendmsg(fd, msg, flags) : -EFAULT;
 
         if (r != NS_NOT_OURS)
             return ns_sent(r, flags);
@@ -78,7 +78,7 @@ static ssize_t send_messages(int fd, struct mmsghdr *msgs, unsigned n, int flags
         struct msghdr *msg = &msgs[done].msg_hdr;
         ssize_t total = ns_vector_bytes(msg->msg_iov, (ssize_t)msg->msg_iovlen);
 
-        r = ns_vector_message(msg) ? ns_sendmsg(fd, msg, flags) : -EFAULT;
+        r = ns_vector_message(msg) && ns_vector_address(msg) ? ns_sendmsg(fd, msg, flags) : -EFAULT;
         if (r < 0)
             break;
         msgs[done++].msg_len = (unsigned)r;

@@ -20,6 +20,11 @@ ssize_t ns_vector_bytes(const struct iovec *iov, ssize_t n)
     return (ssize_t)total;
 }
 
+bool ns_vector_address(const struct msghdr *msg)
+{
+    return !msg->msg_name || !msg->msg_namelen || ns_plausible(msg->msg_name);
+}
+
 /* More elements than UIO_MAXIOV are refused before they are looked at. */
 bool ns_vector_message(const struct msghdr *msg)
 {

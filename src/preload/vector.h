@@ -22,6 +22,9 @@ ssize_t ns_vector_bytes(const struct iovec *iov, ssize_t n);
 /* False for a message that has no memory, or whose buffers' list has none; as ns_plausible. */
 bool ns_vector_message(const struct msghdr *msg);
 
+/* The same of the address of a message that is sent. */
+bool ns_vector_address(const struct msghdr *msg);
+
 /* MSG_ flags for the RWF_ flags of preadv2 and pwritev2; -EOPNOTSUPP. */
 int ns_vector_flags(int rwf);
 
