@@ -110,6 +110,24 @@ static void prepare(struct set *w)
     }
 }
 
+/*
+ * What tells of an end is judged in the next round, except on a connection that lives:
+ * both of its directions are shut, or its error queue has something. It lives if it is
+ * the same one from before the kernel was asked until its state is known.
+ */
+static short ask_again(struct ns_sock *s, struct pollfd *p)
+{
+    uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    struct ns_ledger l;
+    p->revents = 0;
+    ns_sys_ppoll(p, 1, &(struct timespec){ 0 }, NULL);
+    if (!(p->revents & (POLLERR | POLLHUP)))
+        return p->revents;
+    bool lives = ns_ledger_read(p->fd, &l) == 0 && l.state != NS_TCP_CLOSE && ns_sock_state(s) == NS_CONNECTED &&
+                 generation == __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
+    return lives ? p->revents : 0;
+}
+
 /* What the kernel said of one descriptor, as the application may see it. */
 static short collect_one(struct pollfd *p, bool swapped)
 {
@@ -137,10 +155,7 @@ static short collect_one(struct pollfd *p, bool swapped)
         return 0;
     case NS_READY_ASK:
     ask:
-        p->revents = 0;
-        ns_sys_ppoll(p, 1, &(struct timespec){ 0 }, NULL);
-        /* Not judged: what tells of an end is looked at in the next round. */
-        return p->revents & (POLLERR | POLLHUP) ? 0 : p->revents;
+        return ask_again((struct ns_sock *)o, p);
     }
     return 0;
 }

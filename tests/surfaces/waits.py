@@ -175,6 +175,34 @@ def poll_kinds():
 
 
 @moving
+def poll_of_a_hang_up():
+    """Both directions are shut here, and none there: POLLHUP for as long as the descriptor is open."""
+    a, b = session()
+    p, ep = select.poll(), select.epoll()
+    p.register(a, select.POLLIN | select.POLLOUT | select.POLLRDHUP)
+    ep.register(a, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
+    a.shutdown(socket.SHUT_RDWR)
+    for _ in range(2):
+        print([e for _, e in p.poll(0)], [e for _, e in p.poll(5000)], events(ep),
+              [len(x) for x in select.select([a], [a], [a], 0)])
+        moves(a)
+    print(b.recv(1), a.recv(1), told(a.send, b"x"))
+
+
+@case(stays=True)
+def poll_of_the_error_queue():
+    """A time stamp of what was sent waits there: POLLERR on a connection that lives."""
+    a, b = session()
+    p = select.poll()
+    p.register(a, select.POLLIN | select.POLLOUT)
+    a.setsockopt(socket.SOL_SOCKET, 37, 1 << 1 | 1 << 4 | 1 << 7)                 # SO_TIMESTAMPING: TX_SOFTWARE, OPT_ID
+    a.send(b"x")
+    becomes("stamped", lambda: bool(p.poll(0)[0][1] & select.POLLERR))
+    print([e for _, e in p.poll(0)], [e for _, e in p.poll(5000)], [len(x) for x in select.select([a], [a], [a], 0)])
+    print([kind for _, kind, _ in a.recvmsg(10, 500, socket.MSG_ERRQUEUE)[1]], [e for _, e in p.poll(0)], b.recv(1))
+
+
+@moving
 def many_at_once():
     """poll of more descriptors than fit on its stack, select beyond FD_SETSIZE."""
     import resource
