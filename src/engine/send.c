@@ -408,16 +408,27 @@ static bool unrepeatable(int flags)
     return flags & (MSG_ZEROCOPY | MSG_FASTOPEN);
 }
 
+/* It waits for nothing, but an end or an error is told (tcp_sendmsg). */
+static ssize_t send_nothing(struct ns_sock *s)
+{
+    switch (ns_sock_state(s)) {
+    case NS_CONNECTED:
+    case NS_SUSPENDED:
+        return __atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST) ? -EPIPE : 0;
+    case NS_FAILED:
+        return failed(s);
+    default: /* the kernel has the connection, and says what is right */
+        return NS_NOT_OURS;
+    }
+}
+
 ssize_t ns_send(int fd, const void *buf, size_t len, int flags)
 {
     struct ns_sock *s = ns_sock_at(fd);
     if (!s)
         return NS_NOT_OURS;
-    /* Nothing is written: what the kernel says to it is right, where it has the connection. */
-    if (len == 0 && ns_sock_state(s) == NS_AWAITING)
-        return NS_NOT_OURS;
-    if (len == 0 && ns_sock_state(s) == NS_CONNECTED)
-        return 0;
+    if (len == 0)
+        return send_nothing(s);
     if (unrepeatable(flags)) {
         int r = ns_fd_demote(fd, "zero-copy data", !ns_nonblocking(fd, flags));
         return r < 0 ? r : NS_NOT_OURS;
@@ -441,7 +452,5 @@ ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags)
     struct out o = { .msg = msg, .iov = msg->msg_iov, .iovs = msg->msg_iovlen, .flags = flags, .since = ns_handled };
     for (size_t i = 0; i < msg->msg_iovlen; i++)
         o.total += msg->msg_iov[i].iov_len;
-    if (o.total == 0)
-        return 0;
-    return send_all(fd, &o);
+    return o.total == 0 ? send_nothing(s) : send_all(fd, &o);
 }

@@ -104,6 +104,24 @@ def both_sides_shut():
 
 
 @moving
+def nothing_sent():
+    """Sending no bytes at all: nothing, until the stream has ended."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    a, b = session()
+
+    def nothing():
+        return [told(a.send, b""), told(a.sendto, b"", b.getsockname()), told(a.sendmsg, [b"", b""]), told(a.sendmsg, []),
+                told(os.write, a.fileno(), b""), told(os.writev, a.fileno(), [b"", b""])]
+    print(nothing())
+    moves(a)
+    print(nothing())
+    a.shutdown(socket.SHUT_WR)
+    print(nothing(), b.recv(1))
+    moves(a)
+    print(nothing())
+
+
+@moving
 def closing_with_bytes_on_the_way():
     a, b = session()
     whole = os.urandom(200_000)
