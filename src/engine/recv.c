@@ -227,6 +227,16 @@ static void tell_unread(const struct ns_sock *s, int fd, struct msghdr *m, size_
     m->msg_controllen = room < CMSG_SPACE(sizeof behind) ? room : CMSG_SPACE(sizeof behind);
 }
 
+/* What the kernel's recvmsg says of bytes that come without a name and a control part. */
+static void nothing_beside(struct in *i)
+{
+    if (!i->msg)
+        return;
+    i->msg->msg_controllen = 0;
+    i->msg->msg_namelen = 0;
+    i->msg->msg_flags = 0;
+}
+
 /* The inbox, and what is behind it on the connection; rx held. */
 static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
 {
@@ -246,9 +256,7 @@ static ssize_t take_inbox(struct ns_sock *s, int fd, struct in *i)
         i->lowered = ns_inbox_drop(s, fd, n < held ? n : held);
     if (i->msg) {
         size_t control = i->msg->msg_controllen;
-        i->msg->msg_controllen = 0;
-        i->msg->msg_namelen = 0;
-        i->msg->msg_flags = 0;
+        nothing_beside(i);
         tell_unread(s, fd, i->msg, control);
     }
     i->done += n;
@@ -283,11 +291,13 @@ static bool too_little(struct ns_sock *s, int fd, struct in *i)
 static ssize_t failed(struct ns_sock *s, int fd, struct in *i)
 {
     ssize_t n = from_dead(fd, i);
-    if (n > 0 || i->done > 0)
-        return n > 0 ? n : (ssize_t)i->done;
-    if (__atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST) || ns_sock_failure(s) == EPIPE)
-        return 0;
-    return -__atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL);
+    if (n <= 0)
+        n = (ssize_t)i->done;
+    if (n == 0 && !__atomic_load_n(&s->rx_ended, __ATOMIC_SEQ_CST) && ns_sock_failure(s) != EPIPE)
+        n = -__atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL);
+    if (n >= 0)
+        nothing_beside(i);
+    return n;
 }
 
 /* One look under the lock: a result, RETRY after a change, or 0 in *wait's case. */
@@ -304,7 +314,10 @@ static ssize_t look(struct ns_sock *s, int fd, struct in *i, enum ns_first *firs
     switch (state) {
     case NS_SUSPENDED: {
         ssize_t n = s->retired ? 0 : from_dead(fd, i);
-        return n > 0 || __atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST) ? n : -EAGAIN;
+        if (n == 0 && !__atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST))
+            return -EAGAIN;
+        nothing_beside(i);
+        return n;
     }
     case NS_FAILED:
         return failed(s, fd, i);

@@ -186,6 +186,21 @@ static void park_over(struct ns_timer *timer, struct ns_time now)
     ns_sock_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
 }
 
+/*
+ * Both directions were shut here, and the peer has all of ours. Where it goes on sending, the kernel
+ * answers with a reset (RFC 9293, 3.10.7.4; RFC 1122, 4.2.2.13), and would on every other path. A
+ * reset may be the network's, too: so one is resumed, the next is the end.
+ */
+static bool reset_in_vain(struct ns_sock *s)
+{
+    if (s->error != -ECONNRESET || ns_sock_number(s) < 0 || !s->rx_shut || !s->fin_queued ||
+        ns_recovery_ledger(s).unacknowledged > 0)
+        return false;
+    bool again = s->reset_shut;
+    s->reset_shut = true;
+    return again;
+}
+
 void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
 {
     struct ns_hold hold;
@@ -198,6 +213,10 @@ void ns_resume_suspended(struct ns_sock *s, struct ns_time now)
     ns_slots_wake();
     ns_info("session suspended: %s",
             s->error && s->error != NS_ERROR_END ? strerror(-s->error) : "no connection");
+    if (reset_in_vain(s)) {
+        ns_sock_give_up(s, s->error, now);
+        return;
+    }
     if (s->session.role == NS_CLIENT) {
         ns_resume_try(s, NS_DEAD, now);
         return;

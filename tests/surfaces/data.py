@@ -36,6 +36,22 @@ class Vector:
         return [b.raw for b in self.bufs]
 
 
+class Message:
+    """A msghdr with one buffer, and room for a name and a control part."""
+    FORM = struct.Struct("PI4xPNPNi4x")
+
+    def __init__(self, part):
+        self.vector, self.beside = Vector(part), ctypes.create_string_buffer(64)
+        raw = self.FORM.pack(ctypes.addressof(self.beside), 32, ctypes.addressof(self.vector.buf), 1,
+                             ctypes.addressof(self.beside) + 32, 32, 99)
+        self.header = ctypes.create_string_buffer(raw, len(raw))
+
+    def filled(self):
+        """The name's length, the control part's, the flags."""
+        got = self.FORM.unpack(self.header.raw)
+        return got[1], got[5], got[6]
+
+
 def temporary(data):
     f = tempfile.TemporaryFile()
     f.write(data)

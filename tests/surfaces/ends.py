@@ -6,8 +6,8 @@ import signal
 import socket
 import struct
 
-from .cases import CASES, Case, all_of, becomes, case, moves, moving, pair, session, told
-from .data import unread
+from .cases import CASES, Case, all_of, becomes, c, case, moves, moving, pair, session, told
+from .data import Message, unread
 
 # The process ends with its last thread, which is not the main one: tests/last_thread.c.
 for _name in ("last-thread", "last-thread-forks"):
@@ -101,6 +101,23 @@ def both_sides_shut():
     p = select.poll()
     p.register(a, select.POLLIN | select.POLLRDHUP | select.POLLOUT)
     becomes("hung up", lambda: p.poll(0)[0][1])
+
+
+@case(NAMESOCKET_PARK="2s")
+def bytes_for_a_shut_end():
+    """Both directions are shut at one end, and the other goes on sending: a reset at both, from whichever side."""
+    for swap in (False, True):
+        shut, other = reversed(session()) if swap else session()
+        p, q = select.poll(), select.poll()
+        p.register(shut, select.POLLIN | select.POLLOUT | select.POLLRDHUP)
+        q.register(other, select.POLLIN | select.POLLOUT | select.POLLRDHUP)
+        shut.shutdown(socket.SHUT_RDWR)
+        other.send(b"more")
+        becomes("reset", lambda: all(x.poll(0) and x.poll(0)[0][1] & select.POLLERR for x in (p, q)))
+        print(p.poll(0)[0][1], q.poll(0)[0][1])
+        with_end = Message(b"....")
+        print(c("recvmsg", other.fileno(), with_end.header, 0), with_end.filled())
+        print(told(other.send, b""), told(other.send, b"", socket.MSG_NOSIGNAL), told(shut.recv, 10), told(shut.recv, 10))
 
 
 @moving
