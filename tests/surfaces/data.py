@@ -10,6 +10,7 @@ import socket
 import struct
 import tempfile
 import termios
+import time
 
 from .cases import all_of, becomes, c, case, libc, moves, moving, pair, session, told
 
@@ -503,6 +504,20 @@ def splice_relay():
     print(len(got), hashlib.sha256(got).digest() == hashlib.sha256(whole).digest(), y.recv(1))
 
 
+def fill(sock):
+    """Until neither the socket nor the peer takes any more. What is on its way makes room once more; so it has to be
+    full as often as the peer can open its window a little further."""
+    sock.setblocking(False)
+    full = 0
+    while full < 10:
+        try:
+            sock.send(b"z" * 100_000)
+            full = 0
+        except BlockingIOError:
+            full += 1
+            time.sleep(0.02)
+
+
 @moving
 def splice_without_room():
     """A full pipe, a full socket."""
@@ -521,12 +536,7 @@ def splice_without_room():
         os.read(r, 10_000)
         moves(a)
     print(total, unread(b))
-    a.setblocking(False)
-    try:
-        while True:
-            a.send(b"z" * 100_000)
-    except BlockingIOError:
-        pass
+    fill(a)
     os.write(w, b"w" * 4096)
     print(spliced(r, None, a.fileno(), None, 4096, 0), unread(r))
     while unread(b):
