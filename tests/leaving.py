@@ -54,12 +54,11 @@ class Leaving(Session):
         self.client.log.wait(ADOPTED, count)
 
     def adopters(self):
-        """The processes that have a session after it, as the broker says."""
-        out = self.rig.troels.run(self.nsctl, "list", "--json", "--broker", self.broker).stdout
-        pids = [h["pid"] for s in json.loads(out) for h in s["holders"] if h["program"] == "ns-adopter"]
-        if not pids:
-            raise Wrong(f"nobody is said to have the session: {out}")
-        return pids
+        """The processes that have a session after it, once the broker says so: it is told a moment after."""
+        def named():
+            out = self.rig.troels.run(self.nsctl, "list", "--json", "--broker", self.broker).stdout
+            return [h["pid"] for s in json.loads(out) for h in s["holders"] if h["program"] == "ns-adopter"]
+        return wait_for("somebody is said to have the session", named)
 
     def reads(self, expected):
         """The server gets exactly this, and then the end."""
