@@ -31,6 +31,8 @@ static void *last(void *forks)
 static void *forking(void *unused)
 {
     int status;
+    // A fork in the midst of a thread's unwinding would leave the child an unwinder that is in use for ever.
+    pthread_join(main_thread, NULL);
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
