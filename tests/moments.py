@@ -104,7 +104,7 @@ def lost_after_needless_suspicion(context):
     x.client.do("s.send(b'lost')")
     for end in x.ends:
         end.log.wait(RESUMED)
-    x.server.says("s.recv(5, socket.MSG_DONTWAIT)", b"lost")
+    x.server.says("s.recv(5)", b"lost")
 
 
 # -- reading while bytes of an earlier connection are unread ---------------------------------------------------------
@@ -1577,6 +1577,25 @@ def exec_with_an_inbox(context):
 
 
 @case
+def exec_of_exec_with_two_sessions(context):
+    """One is shared since a fork, one was made after it; a shell only passes both on, in the other order."""
+    x = Session(context)
+    x.client.do("pid = os.fork()\nif pid == 0: os._exit(0)\nos.waitpid(pid, 0)")
+    x.client.do("s2 = socket.create_connection(s.getpeername()[:2]); s2.sendall(b'?')")
+    x.server.do("s2, _ = l.accept(); s2.recv(1); s2.sendall(b'!')")
+    x.client.says("s2.recv(1)", b"!")
+    for end in x.ends:
+        end.log.wait(ESTABLISHED, 2)
+    x.client.do("for each in s, s2: each.set_inheritable(True)")
+    child = CHILD + "s2 = socket.socket(fileno=int(sys.argv[2])); s.sendall(b'one'); s2.sendall(b'two'); s.recv(1)"
+    x.client.begin("os.execv('/bin/sh', ['sh', '-c', 'exec \"$@\"', 'sh', sys.executable, "
+                   f"'-c', {child!r}, str(s.fileno()), str(s2.fileno())])")
+    x.server.says("s.recv(3, socket.MSG_WAITALL), s2.recv(3, socket.MSG_WAITALL)", (b"one", b"two"))
+    never_demoted(x)
+    x.server.do("s.sendall(b'.')")
+
+
+@case
 def exec_with_bytes_on_their_way(context):
     """What the program before has written, and the peer has not acknowledged, is the next one's to see through."""
     x = Session(context)
@@ -1623,7 +1642,7 @@ def exec_fails(context):
 def exec_keeps_its_files_to_itself(context):
     """While exec waits for what is undelivered, what another thread starts must not inherit the keys; nor can others read
     in /proc how the next program was told of them."""
-    x = Session(context, server_env={"NAMESOCKET_GIVE_UP": "2s"})
+    x = Session(context, server_env={"NAMESOCKET_GIVE_UP": "10s"})
     x.client.do(f"t = socket.create_connection(('tage', {PORT})); t.send(b'?')")
     x.server.do("t = l.accept()[0]; s.set_inheritable(True)")
     x.server.says("t.recv(1)", b"?")

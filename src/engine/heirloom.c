@@ -88,7 +88,9 @@ static ino_t inode_of(int fd)
 static bool note_estate(struct ns_estate *e)
 {
     unsigned i = 0;
-    while (e && i < ESTATES_MAX && made_estates[i] && made_estates[i] != e)
+    if (!e)
+        return true;
+    while (i < ESTATES_MAX && made_estates[i] && made_estates[i] != e)
         i++;
     if (i < ESTATES_MAX)
         made_estates[i] = e;

@@ -79,6 +79,9 @@ static ssize_t send_messages(int fd, struct mmsghdr *msgs, unsigned n, int flags
         ssize_t total = ns_vector_bytes(msg->msg_iov, (ssize_t)msg->msg_iovlen);
 
         r = ns_vector_message(msg) && ns_vector_address(msg) ? ns_sendmsg(fd, msg, flags) : -EFAULT;
+        /* Of an empty one the kernel decides, and of no other. */
+        if (r == NS_NOT_OURS && total == 0)
+            r = ns_real.sendmsg(fd, msg, flags) < 0 ? -errno : 0;
         if (r < 0)
             break;
         msgs[done++].msg_len = (unsigned)r;
