@@ -235,7 +235,7 @@ static void apply(const struct entry *e)
     for (struct ns_object *o = ns_objects; o; o = next) {
         struct ns_sock *s = (struct ns_sock *)o;
         next = o->next;
-        if (o->kind != NS_KIND_SOCK || s->session.state != NS_ASKING || s->port != e->port ||
+        if (o->kind != NS_KIND_SOCK || ns_sock_state(s) != NS_ASKING || s->port != e->port ||
             !ns_address_equal(&s->pair.destination, &e->address))
             continue;
         if (e->answer == ANSWER_YES) {
