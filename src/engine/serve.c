@@ -391,7 +391,7 @@ static bool of_last(const struct ns_sock *s, const struct ns_v1_resume *p)
  */
 static bool of_the_one_before(const struct ns_sock *s, const struct ns_v1_resume *p)
 {
-    return s->session.state == NS_SUSPENDED && same_end(&s->before_peer, p->client, p->ipv6, p->client_port) &&
+    return ns_sock_state(s) == NS_SUSPENDED && same_end(&s->before_peer, p->client, p->ipv6, p->client_port) &&
            same_end(&s->before_local, p->server, p->ipv6, p->server_port) &&
            ns_session_holds_v1(&s->session, p->received);
 }
