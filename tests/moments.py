@@ -256,6 +256,20 @@ def shutdown_read_wakes_a_suspended_read(context):
 
 
 @case
+def shutdown_read_ends_a_suspended_read_that_has_a_part(context):
+    """MSG_WAITALL gives what has come, as it does at the end of a stream."""
+    x = Session(context)
+    read = x.client.begin("s.recv(10, socket.MSG_WAITALL)").asleep(*ASLEEP)
+    x.server.do("s.send(b'part')")
+    x.server.becomes("struct.unpack('i', fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]", 0)
+    x.suspended()
+    read.asleep(*ASLEEP)
+    x.client.do("s.shutdown(socket.SHUT_RD)")
+    if read.result() != b"part":
+        raise Wrong(f"the read gave {read.result()}")
+
+
+@case
 def shutdown_write_while_suspended(context):
     x = Session(context)
     x.suspended()

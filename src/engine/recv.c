@@ -317,7 +317,7 @@ static ssize_t look(struct ns_sock *s, int fd, struct in *i, enum ns_first *firs
         if (n == 0 && !__atomic_load_n(&s->rx_shut, __ATOMIC_SEQ_CST))
             return -EAGAIN;
         nothing_beside(i);
-        return n;
+        return n > 0 ? n : (ssize_t)i->done;
     }
     case NS_FAILED:
         return failed(s, fd, i);
