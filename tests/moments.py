@@ -13,7 +13,7 @@ sys.dont_write_bytecode = True
 from rig import Deadline, become_root, wait_for                                                   # noqa: E402
 from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong                                           # noqa: E402
 from rig.puppet import ANSWERED, Puppet, Raised, Session                                        # noqa: E402
-from rig.peer import Hello                                                                     # noqa: E402
+from rig.peer import Client, Hello                                                                     # noqa: E402
 from rig.report import Skip, main, options                                          # noqa: E402
 
 CASES = {}
@@ -1875,6 +1875,65 @@ def sandbox_of_a_child_that_ends(context):
     never_demoted(x)
     if accept.done():
         raise Wrong("the server was shown a connection that is none of its own")
+
+
+# -- listeners that go to another process ----------------------------------------------------------------------------
+
+def another(x, name, **env):
+    """One more process on tage, to which the server can send `l`."""
+    other = Puppet(x.rig.tage, name, x.shim, env)
+    other.do(f"u = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); u.bind('\\0{name}')")
+    x.server.do("u = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)")
+    return other
+
+
+def pass_on(x, name, other, what="l"):
+    x.server.do(f"u.connect('\\0{name}'); socket.send_fds(u, [b'.'], [{what}.fileno()])")
+    other.do("l = socket.socket(fileno=socket.recv_fds(u, 1, 1)[1][0])")
+
+
+@case
+def passed_listener(context):
+    """Whoever has it may accept there, and not know what to make of a NEW: nobody says yes to HELLO, whoever listens.
+    A NEW for which one had said so is no part of the stream, for who has seen that it listens."""
+    x = Session(context)
+    other = another(x, "other")
+    to = x.rig.tage.address("link-a", 6)
+    for port, before, ours, theirs in ((7101, "t.listen()", "", ""), (7102, "", "t.listen()", ""),
+                                       (7103, "", "", "l.listen()"), (7104, "t.listen()", "t.listen()", "l.listen()")):
+        x.server.do(f"t = socket.socket(socket.AF_INET6); t.bind(('::', {port}))\n{before}")
+        pass_on(x, "other", other, "t")
+        x.server.do(ours or "None")
+        other.do(theirs or "None")
+        accept = other.begin("l.accept()[0].recv(100)").asleep(ACCEPT4)
+        if Hello(x.rig.troels, to, port).answered:
+            raise Wrong(f"HELLO was answered on {port}")
+        if not before and not theirs:
+            accept.result()
+            continue
+        if accept.done():
+            raise Wrong(f"the application was shown HELLO on {port}")
+        Client(x.rig.troels, to, Hello(x.rig.troels, to), port).begin(b"hello")
+        if accept.result() != b"hello":
+            raise Wrong(f"{accept.result()} was read on {port}")
+    x.talks()
+
+
+@case
+def passed_listener_gets_a_resume(context):
+    """The sessions of who had it before are his still: a RESUME is passed to him."""
+    x = Session(context, born=False, server_env={"NAMESOCKET_BROKER": "@moments"})
+    broker = x.rig.tage.start("broker", [context.built("src/daemon/namesocketd"), "--broker=@moments"])
+    wait_for("the broker", lambda: "ready" in broker.stderr())
+    x.connect()
+    other = another(x, "other", NAMESOCKET_BROKER="@moments")
+    pass_on(x, "other", other)
+    x.server.do("l.close()")
+    accept = other.begin("l.accept()").asleep(ACCEPT4)
+    x.resumes()
+    x.talks()
+    if accept.done():
+        raise Wrong("the application was shown a RESUME")
 
 
 @case

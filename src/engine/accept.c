@@ -7,6 +7,7 @@
 #include "engine/libc.h"
 #include "engine/ready.h"
 #include "engine/guest.h"
+#include "engine/shared.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
@@ -67,11 +68,14 @@ static enum verdict classify(int fd)
 }
 
 /*
- * Whether it is the parent's, who may have children that accept from it as well: what
- * one of them promised, another could not keep. So NEW is taken off, and that is all.
+ * Whether it is the parent's, who may have children that accept from it as well, or others
+ * have it: what one of them promised, another could not keep. So NEW is taken off, and that
+ * is all.
  */
 static bool foreign(struct ns_listener *l)
 {
+    if (l->passed)
+        return true;
     if (l->parent == 0)
         return false;
     if ((uint32_t)ns_sys_getppid() == l->parent)
@@ -311,6 +315,8 @@ bool ns_listener_ready(struct ns_listener *l, int fd)
     ns_table_hold(&hold);
     if (ns_object_at(fd) == &l->o && l->door)
         ready = door_ready(l, fd);
+    else if (ns_object_at(fd) == &l->o && l->passed)
+        ready = ns_queue_count(&l->queue) > 0 || kernel_ready(fd);
     else if (ns_object_at(fd) == &l->o)
         ready = ns_queue_count(&l->queue) > 0 || ns_listener_pump(l, fd, 1) != 0;
     if (ready) /* if only for accept to say why not */
@@ -524,9 +530,24 @@ void ns_listener_close(struct ns_listener *l)
         ns_door_part(l); /* nobody else will */
 }
 
+void ns_listener_new(int fd, bool passed)
+{
+    int shared = 0;
+    socklen_t len = sizeof shared;
+    struct ns_listener *l = (struct ns_listener *)ns_object_new(NS_KIND_LISTENER);
+    if (!l)
+        return;
+    ns_sys_getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &len);
+    l->shareable = shared;
+    l->source.fd = -1;
+    l->passed = l->shared = l->watched = passed; /* nor is it watched again */
+    ns_table_put(fd, &l->o);
+    __atomic_fetch_add(&ns_count_listeners, 1, __ATOMIC_RELAXED);
+}
+
 int ns_listen(int fd, int backlog)
 {
-    int type = 0, protocol = 0, shared = 0;
+    int type = 0, protocol = 0;
     socklen_t len = sizeof type;
     int err = ns_sys_listen(fd, backlog);
     if (err < 0 || !ns_table || (unsigned)fd >= NS_FD_MAX || ns_object_at(fd))
@@ -534,18 +555,11 @@ int ns_listen(int fd, int backlog)
     ns_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
     len = sizeof protocol;
     ns_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len);
-    len = sizeof shared;
-    ns_sys_getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &len);
     if (type != SOCK_STREAM || protocol != IPPROTO_TCP || ns_helper_start() < 0)
         return err;
     struct ns_hold hold;
     ns_table_hold(&hold);
-    struct ns_object *o = ns_object_new(NS_KIND_LISTENER);
-    if (o) {
-        ((struct ns_listener *)o)->shareable = shared;
-        ns_table_put(fd, o);
-        __atomic_fetch_add(&ns_count_listeners, 1, __ATOMIC_RELAXED);
-    }
+    ns_listener_new(fd, ns_socket_passed(fd));
     ns_table_unhold(&hold);
     ns_helper_look();
     return err;

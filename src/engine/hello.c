@@ -165,10 +165,16 @@ static bool shared(uint16_t port, struct ns_time now)
 
 static bool shared_port(uint16_t port, struct ns_time now)
 {
-    if (port == 0 || !shared(port, now))
+    if (port == 0 || (!ns_port_passed(port) && !shared(port, now)))
         return false;
-    ns_info("other sockets listen on port %d too: HELLO is not answered", port);
+    ns_info("others may accept on port %d too: HELLO is not answered", port);
     return true;
+}
+
+/* Whether what a yes promises could be another's to keep. */
+static bool withheld(uint16_t port, struct ns_time now)
+{
+    return __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || shared_port(port, now);
 }
 
 void ns_hello_answer(struct ns_guest *g, struct ns_time now)
@@ -176,8 +182,7 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
     uint8_t out[NS_PACKET_BYTES_MAX];
     const struct ns_identity *own = ns_identity();
     uint16_t port = port_of(g->source.fd);
-    if (!own || __atomic_load_n(&mute, __ATOMIC_SEQ_CST) || ns_door_cut_off() || read_past_us(now) ||
-        shared_port(port, now)) {
+    if (!own || ns_door_cut_off() || read_past_us(now) || withheld(port, now)) {
         ns_guest_free(g);
         return;
     }
@@ -198,6 +203,11 @@ void ns_hello_answer(struct ns_guest *g, struct ns_time now)
     }
     ns_guest_become(g, NS_GUEST_LEASE);
     ns_guest_count(g);
+    /* Who has withheld it since has ended the leases that there were. */
+    if (withheld(port, now)) {
+        ns_guest_free(g);
+        return;
+    }
     /* The client has half-closed: only its death is an event now. */
     ns_loop_change(&g->source, EPOLLET);
     ns_timer_set(&g->timer, ns_time_add(now, ns_time_ms(ns_engine.policy.lease_ms)));

@@ -22,6 +22,7 @@ struct ns_listener {
     bool announced;          /* a wait has reported it readable, nobody has accepted since; atomic */
     bool accepting;                       /* the application has accepted since the helper looked; atomic */
     bool shared;                          /* with a forked child: left to the kernel; table */
+    bool passed;                          /* so are those that came or went by SCM_RIGHTS (shared.h); table */
     uint32_t parent;                      /* the process that it was inherited from, 0 for none; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
     bool stood_in;                        /* it is readable whatever its socket says (watch.h); table */
@@ -77,8 +78,12 @@ void ns_listener_close(struct ns_listener *l);
 /* Stops the helper's watch, because the number it uses goes; table held. */
 void ns_listener_unwatch(struct ns_listener *l);
 
-/* Another process may accept from it from now on, which would not know what to make of
- * a NEW: it is plain TCP's, and no lease holds any more. Any thread, no lock held. */
+/* `fd` listens, and has no object yet. `passed`: as the field. Table held. */
+void ns_listener_new(int fd, bool passed);
+
+/* Another process may accept from it from now on, which may not know what to make of a
+ * NEW: nothing is promised there, and no lease holds any more. What comes all the same
+ * this process takes off. Any thread, no lock held. */
 void ns_listener_leave(int fd);
 
 /* On the helper: looks after listeners made and closed since. */

@@ -190,10 +190,11 @@ void ns_listener_leave(int fd)
     struct ns_listener *l = ns_listener_at(fd);
     if (l && l->door) {
         ns_door_unlock(l);
-    } else if (l) {
-        ns_guest_end_leases();
+    } else if (l && !l->passed) {
         familys = l->shared;
-        forget_listener(&l->o);
+        share_listener(l);
+        l->passed = true;
+        ns_guest_end_leases();
     }
     ns_table_unhold(&hold);
     /* The parent goes on promising what may come there. */
@@ -239,7 +240,7 @@ static void made_child(struct heir *h)
             if (!leases_end)
                 ns_guest_end_leases();
             leases_end = true;
-            if (((struct ns_listener *)o)->shared)
+            if (((struct ns_listener *)o)->shared && !((struct ns_listener *)o)->passed)
                 ns_hello_mute(); /* and the parent's, which goes on promising */
             forget_listener(o);
         }

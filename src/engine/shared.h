@@ -1,4 +1,4 @@
-/* Whether a port of ours is somebody else's too. */
+/* Whether a port, or a socket, of ours is somebody else's too. */
 #ifndef NS_ENGINE_SHARED_H
 #define NS_ENGINE_SHARED_H
 
@@ -12,5 +12,11 @@
  * and tcp6 (proc(5)), and only if one of our listeners there has the option.
  */
 bool ns_port_shared(uint16_t port);
+
+/* Whether one of our listeners on `port` came or went by SCM_RIGHTS. */
+bool ns_port_passed(uint16_t port);
+
+/* Whether the socket did, before it had an object. Table held. */
+bool ns_socket_passed(int fd);
 
 #endif

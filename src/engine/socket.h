@@ -95,6 +95,10 @@ int ns_fd_demote(int fd, const char *why, bool wait);
  * rather than miss them, the stream ends with an error. */
 int ns_fd_leave(int fd, const char *why);
 
+/* Before a descriptor goes to another process by SCM_RIGHTS, after ns_fd_leave, and when one
+ * has come: if it listens, or will, others may accept what comes there. */
+void ns_fd_passed(int fd);
+
 /* How many bytes of an earlier connection are unread. */
 size_t ns_fd_inbox(int fd);
 

@@ -26,12 +26,17 @@ static int each_descriptor(const struct msghdr *msg, int (*visit)(int fd))
 
 static int leave(int fd)
 {
-    return ns_ours(fd) ? ns_fd_leave(fd, "SCM_RIGHTS") : 0;
+    int r = ns_ours(fd) ? ns_fd_leave(fd, "SCM_RIGHTS") : 0;
+
+    if (r == 0)
+        ns_fd_passed(fd);
+    return r;
 }
 
 static int arrive(int fd)
 {
     ns_newborn(fd);
+    ns_fd_passed(fd);
     return 0;
 }
 

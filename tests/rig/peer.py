@@ -1,5 +1,6 @@
 """The protocol once more, in Python, as a client that can also break every rule of it. Keys, tags and layouts are
 those of vectors/make.py, which shares no code with the program."""
+import errno
 import os
 import socket
 import struct
@@ -54,9 +55,14 @@ class Hello:
 
     def __init__(self, host, to, port=PORT, source=None, urgent=True):
         self.lease = connect(host, to, port, source)
-        self.lease.send(b"N", socket.MSG_OOB if urgent else 0)
-        self.lease.shutdown(socket.SHUT_WR)
-        self.read()
+        self.answered = False
+        try:
+            self.lease.send(b"N", socket.MSG_OOB if urgent else 0)
+            self.lease.shutdown(socket.SHUT_WR)
+            self.read()
+        except OSError as e:
+            if e.errno not in (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE):        # that is a no
+                raise
 
     def read(self):
         head = read(self.lease, 64)
