@@ -2,7 +2,8 @@
 """Real programs, each with the link cut under it while data flows, the payload compared by hash.
 
 Options as in faults.py (--list, -k, --no-shim, --hold, ...); --no-cut leaves the links alone; --strict has every
-case protected and cut; --table FILE writes what came of it, as docs/compatibility.md. A program that is not installed counts as skipped.
+case protected and cut; --table FILE writes what came of it, a section of docs/compatibility.md. A program that is not
+installed counts as skipped.
 """
 import sys
 import tempfile

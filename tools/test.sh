@@ -201,7 +201,7 @@ if [ $network = yes ]; then
             NS_PRELOAD_FIRST=$(cc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
                 counted 10 "faults under ASan and UBSan" tests/faults.py --builddir "$build-asan" \
                 -k 'link-down-client/*' -k 'rst-client/*' -k 'black-hole/*' -k 'resume-ack-lost/*' -k 'nat-changed/*'
-        counted 15 "CPython's test suite" tests/suites.py --builddir "$build"
+        counted 15 "CPython's test suite" tests/suites.py --builddir "$build" --table "$build/compatibility.md"
         counted 10 "the same faults on plain TCP" tests/faults.py --builddir "$build" --control
     fi
     single "tools/demo.sh" tools/demo.sh "$build"

@@ -1,10 +1,10 @@
-"""docs/compatibility.md, from what the cases have left."""
+"""The programs' section of docs/compatibility.md, from what the cases have left."""
 import json
 import os
 
-PAGE = """# Compatibility
+from rig import page
 
-Written by `tests/programs.py --table docs/compatibility.md`; do not edit. Each row is a case of that test
+SECTION = """Written by `tests/programs.py --table docs/compatibility.md`. Each row is a case of that test
 (`tests/programs.py -k NAME`): both programs as Debian 12 has them, unmodified, the server under nsrun and the client
 under the shim, each on a host of its own, with two links between the hosts. Whether there are sessions is read from
 the logs of both ends. Where there are, the link in use is cut while data flows, and put back when the sessions have
@@ -41,8 +41,6 @@ def records_of(directory, cases):
 
 def write(path, cases, directory):
     found = records_of(directory, cases)
-    lines = [HEAD, ["---"] * len(HEAD), *(row(case, found[name]) for name, case in sorted(cases.items()))]
-    table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    table = page.table(HEAD, [row(case, found[name]) for name, case in sorted(cases.items())])
     protected = sum(1 for record in found.values() if record and not record["plain"])
-    with open(path, "w") as f:
-        f.write(PAGE.format(protected=protected, rows=len(cases), table=table))
+    page.write(path, page.PROGRAMS, SECTION.format(protected=protected, rows=len(cases), table=table))
