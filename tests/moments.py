@@ -107,6 +107,24 @@ def lost_after_needless_suspicion(context):
     x.server.says("s.recv(5)", b"lost")
 
 
+@case
+def answered_by_another_instance(context):
+    """What is at the address by now, behind a load balancer, is not always who has the session: it is asked again."""
+    x = Session(context)
+    other = Puppet(x.rig.tage, "other", x.shim)
+    other.do("l = socket.create_server(('::', 7008), family=socket.AF_INET6)")
+    # All of the first round and more: two sources, and two destinations of either family.
+    x.rig.tage.nft("table inet balance { chain in { type nat hook prerouting priority -100;\n"
+                   f"tcp dport {PORT} numgen inc mod 1000 < 14 redirect to :7008;\n}}\n}}")
+    x.rig.reset_flows([x.rig.troels, x.rig.tage], PORT)
+    wait_for("the loss", lambda: x.client.do("select.select([s], [], [], 0)") and x.client.log.count(SUSPENDED))
+    for end in x.ends:
+        end.log.wait(RESUMED)
+    if x.client.log.count("RESUME is refused") < 4:
+        raise Wrong("the other was not asked")
+    x.talks()
+
+
 # -- reading while bytes of an earlier connection are unread ---------------------------------------------------------
 
 def inbox(context, old=b"from the first", new=b", from the second", **more):

@@ -188,9 +188,10 @@ static void refused(struct ns_attempt *a, struct ns_time now)
     struct ns_sock *s = r->sock;
     /* Refusals carry no proof, so one alone ends nothing: only that of the host
      * that had the session counts, and only when no other address has it. */
-    if (a->exchange.refusal == NS_REFUSED_UNKNOWN || a->exchange.refusal == NS_REFUSED_GAP)
-        r->refused_here |= memcmp(a->exchange.refuser, s->session.instance, 16) == 0 ||
-                           ns_address_equal(&a->pair.destination, &s->pair.destination);
+    if (a->exchange.refusal == NS_REFUSED_UNKNOWN || a->exchange.refusal == NS_REFUSED_GAP) {
+        r->refused_here |= memcmp(a->exchange.refuser, s->session.instance, 16) == 0;
+        r->refused_there |= ns_address_equal(&a->pair.destination, &s->pair.destination);
+    }
     attempt_failed(a, "RESUME is refused", now);
 }
 

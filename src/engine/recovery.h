@@ -49,6 +49,8 @@ struct ns_recovery {
     struct ns_lookup *lookup;
     unsigned foreign;  /* answers in a row, where the session was, that are none of ours */
     bool refused_here; /* the host that had the session says that it has not */
+    bool refused_there; /* so does another, at the address where the session was */
+    struct ns_time strange; /* since when that is all that rounds find there, or 0 */
 };
 
 static inline bool ns_same_pair(const struct ns_pair *a, const struct ns_pair *b)

@@ -12,6 +12,7 @@
 
 #define LOCALS_MAX   64
 #define ROUND_MAX_MS 4000
+#define STRANGE_MS   1500 /* five rounds, where refusals come at once */
 
 static size_t add_destination(struct ns_address *list, size_t n, const struct ns_address *a)
 {
@@ -123,6 +124,17 @@ void ns_rounds_new(struct ns_recovery *r, struct ns_time now)
     ns_rounds_next(r, now);
 }
 
+/* Another instance that answers where the session was can be the server, started again, or one
+ * of several behind one address: the next connection may come to the right one. */
+static bool gone(struct ns_recovery *r, struct ns_time now)
+{
+    if (!r->refused_there)
+        r->strange = (struct ns_time){ 0 };
+    else if (r->strange.ns == 0)
+        r->strange = now;
+    return r->refused_here || (r->refused_there && ns_time_sub(now, r->strange).ns >= STRANGE_MS * 1000000LL);
+}
+
 static void round_over(struct ns_recovery *r, struct ns_time now)
 {
     struct ns_sock *s = r->sock;
@@ -130,7 +142,7 @@ static void round_over(struct ns_recovery *r, struct ns_time now)
         ns_recovery_finish(r, now);
         return;
     }
-    if (r->refused_here && r->urgency == NS_DEAD && !r->lookup) {
+    if (r->urgency == NS_DEAD && !r->lookup && gone(r, now)) {
         ns_info("no address has the session any more");
         ns_sock_give_up(s, s->error ? s->error : -ETIMEDOUT, now);
         return;
@@ -164,6 +176,6 @@ void ns_rounds_stagger_over(struct ns_timer *timer, struct ns_time now)
 void ns_rounds_due(struct ns_timer *timer, struct ns_time now)
 {
     struct ns_recovery *r = (struct ns_recovery *)((char *)timer - offsetof(struct ns_recovery, round));
-    r->refused_here = false;
+    r->refused_here = r->refused_there = false;
     ns_rounds_new(r, now);
 }
