@@ -1130,21 +1130,39 @@ def popen_before_the_first_bytes(context):
 
 @case
 def system_with_an_inherited_session(context):
-    """Demoted before the command begins, which may read for longer than the link lasts."""
+    """The command may use it, and leaves it."""
     x = Session(context)
     x.client.do("os.set_inheritable(s.fileno(), True)")
     run = x.client.begin("os.system(f'read line <&{s.fileno()}; echo $line >&{s.fileno()}')")
-    x.client.log.wait(DEMOTED)
-    x.server.do("s.sendall(b'line\\n')")
-    x.server.says("s.recv(5, socket.MSG_WAITALL)", b"line\n")
+    x.server.do("s.send(b'command\\n')")
+    x.server.says("s.recv(8, socket.MSG_WAITALL)", b"command\n")
     if run.result() != 0:
         raise Wrong("the command failed")
+    x.resumes()
     x.talks()
+    never_demoted(x)
 
 
-def child_and_an_inbox(context, call):
+@case
+def system_beside_an_inherited_session(context):
+    """Of a command that does not use it, and goes on in the background, the session sees nothing."""
+    x = Session(context)
+    x.client.do("os.set_inheritable(s.fileno(), True); import ctypes; own = ctypes.CDLL(None, use_errno=True)")
+    x.client.do("r, w = os.pipe(); os.set_inheritable(w, True)")
+    x.client.says("own.system(b'sleep 1000 >&- & echo $! >&%d' % w)", 0)
+    x.talks()
+    x.resumes()
+    x.client.says("own.system(b'exit 3'), own.system(None)", (3 << 8, 1))
+    x.talks()
+    x.resumes()
+    never_demoted(x)
+    x.client.do("os.kill(int(os.read(r, 10)), signal.SIGKILL)")
+
+
+def child_and_an_inbox(context, call, before="None"):
     """What a child would miss of the stream stays here: it gets an error, and no stream with a hole."""
     x = inbox(context)
+    x.client.do(before)
     x.client.do("os.set_inheritable(s.fileno(), True); r, w = os.pipe(); os.set_inheritable(w, True)")
     x.client.says(f"{call} != 0", True)
     x.client.says("os.close(w), os.read(r, 100)", (None, b""))
@@ -1153,7 +1171,21 @@ def child_and_an_inbox(context, call):
 
 @case
 def system_with_an_inbox(context):
-    child_and_an_inbox(context, "os.system(f'head -c 5 <&{s.fileno()} >&{w}')")
+    """The command reads on where its caller has stopped, and so does the caller after it."""
+    x = inbox(context)
+    x.client.do("os.set_inheritable(s.fileno(), True); r, w = os.pipe(); os.set_inheritable(w, True)")
+    x.client.says("os.system(f'head -c 5 <&{s.fileno()} >&{w}')", 0)
+    x.client.says("os.read(r, 100)", BOTH[:5])
+    x.client.says("s.recv(100)", BOTH[5:])
+    x.talks()
+    never_demoted(x)
+
+
+@case
+def popen_with_an_inbox(context):
+    child_and_an_inbox(context, "own.pclose(own.popen(b'head -c 5 <&%d >&%d' % (s.fileno(), w), b'r'))",
+                       "import ctypes; own = ctypes.CDLL(None); own.popen.restype = ctypes.c_void_p; "
+                       "own.pclose.argtypes = [ctypes.c_void_p]")
 
 
 @case

@@ -231,6 +231,11 @@ bool ns_exec_key_sound(const char *psk)
     return true;
 }
 
+bool ns_spawn_concerned(void)
+{
+    return false;
+}
+
 bool ns_exec_concerned(void)
 {
     return false;

@@ -139,6 +139,11 @@ static int next_ahead(struct heir *h)
     return fd;
 }
 
+bool ns_spawn_concerned(void)
+{
+    return ns_exec_concerned() && __atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED) == 0;
+}
+
 void ns_spawn_prepare(bool (*given)(int fd))
 {
     struct heir child = { .spawned = true, .given = given };

@@ -157,6 +157,8 @@ void ns_fork_child(void);
 void ns_spawn_parent(bool (*given)(int fd));
 /* Whether a session would go to another program if this process became it now. */
 bool ns_exec_concerned(void);
+/* Whether one would go to what is spawned, and a fork in its place takes from no listener. */
+bool ns_spawn_concerned(void);
 /* Whether a program with this NAMESOCKET_PSK (or NULL) could take what it is left: with a bad key
  * it protects nothing. */
 bool ns_exec_key_sound(const char *psk);

@@ -103,7 +103,7 @@ static bool unprivileged(void)
            ns_syscall6(SYS_getgid, 0, 0, 0, 0, 0, 0) == ns_syscall6(SYS_getegid, 0, 0, 0, 0, 0, 0);
 }
 
-static bool followed(const char *path, char *const envp[])
+bool ns_exec_followed(const char *path, char *const envp[])
 {
     char why[PATH_MAX + 64];
 
@@ -155,7 +155,7 @@ static char *const *with_heirloom(char *const envp[], size_t n, char **out, char
         int r_, saved_, heirloom_ = -1;                                                                 \
                                                                                                         \
         if (ns_ready()) {                                                                               \
-            heirloom_ = ns_exec_prepare(ns_exec_concerned() && followed(path, envp));                   \
+            heirloom_ = ns_exec_prepare(ns_exec_concerned() && ns_exec_followed(path, envp));                   \
             if (heirloom_ >= 0) {                                                                       \
                 size_t n_ = count(envp);                                                                \
                                                                                                         \

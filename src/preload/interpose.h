@@ -56,6 +56,9 @@ static inline ssize_t ns_sent(ssize_t r, int flags)
 /* The file that the shim was loaded from; by which exec.c sees whether it will be again. */
 void ns_exec_learn(const char *path);
 
+/* Whether it will be in the program `path`, executed with the environment `envp`, for certain. */
+bool ns_exec_followed(const char *path, char *const envp[]);
+
 /* Whether ns_engine_init has been called and can protect anything, and the process
  * has not gone into a sandbox. */
 static inline bool ns_ready(void)

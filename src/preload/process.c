@@ -1,11 +1,10 @@
 /*
- * A process makes others, or ends. (fork: bind.c; exec: exec.c.)
+ * A process makes others, or ends. (fork: bind.c; exec: exec.c; system: command.c.)
  *
  * vfork is fork here. Its child would share our memory, and what it does to
  * its descriptors would happen to the parent's sessions.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/large.h"
 #include "preload/interpose.h"
@@ -85,49 +84,6 @@ NS_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_
     r = ns_real.posix_spawnp(pid, file, actions, attr, argv, envp);
     ns_spawn_parent(actions ? may_be_given : NULL);
     return r;
-}
-
-/* ---- commands: libc spawns a shell, inside ---- */
-
-/*
- * Before, and not around the call: the table cannot be held for as long as a command
- * runs. What another thread opens meanwhile the command cannot have been written for.
- */
-static void command(void)
-{
-    if (!ns_ready())
-        return;
-    ns_spawn_prepare(NULL);
-    ns_spawn_parent(NULL);
-}
-
-/* With NULL it only asks whether there is a shell. */
-NS_EXPORT int system(const char *line)
-{
-    if (line)
-        command();
-    return ns_real.system(line);
-}
-
-NS_EXPORT FILE *popen(const char *line, const char *mode)
-{
-    FILE *f;
-
-    command();
-    f = ns_real.popen(line, mode);
-    if (f)
-        ns_newborn(fileno(f));
-    return f;
-}
-
-NS_TWIN(_IO_popen, popen);
-
-/* Only what is to be replaced by a command's output makes a child. */
-NS_EXPORT int wordexp(const char *words, wordexp_t *p, int flags)
-{
-    if (!(flags & WRDE_NOCMD) && (strchr(words, '`') || strstr(words, "$(")))
-        command();
-    return ns_real.wordexp(words, p, flags);
 }
 
 /* exit runs the shim's destructor; these end the process without. */

@@ -72,6 +72,30 @@ def commands():
         print(all_of(client, 17))
 
 
+@case(stays=True)
+def commands_beside_a_session():
+    """system(3): what a command returns, and whose the signals are while it runs."""
+    client, server = session()
+    session.listeners.pop().close()
+    for sock in client, server:
+        os.set_inheritable(sock.fileno(), True)
+    got = []
+    for n in signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1:
+        signal.signal(n, lambda n, _: got.append(signal.Signals(n).name))
+    for command in ("exit 3", "kill -INT $PPID; kill -QUIT $PPID; kill -USR1 $PPID; exit 0", "kill -INT $$", "kill -USR1 $$",
+                    "trap '' USR1; kill -USR1 $$", "no-such-command 2>/dev/null", "grep ^Sig[BI] /proc/$$/status >/dev/null",
+                    f"echo from a command >&{server.fileno()}"):
+        print(command[:20], libc.system(command.encode()), got)
+        got.clear()
+        print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    print(all_of(client, 15))
+    for n in signal.SIGINT, signal.SIGQUIT:
+        os.kill(os.getpid(), n)
+    print(got, libc.system(None) != 0, libc.system(b"true"))
+    client.send(b"and after")
+    print(all_of(server, 9))
+
+
 @case()
 def edge_of_new():
     """NEW is no edge of the application's."""
