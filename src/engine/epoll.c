@@ -162,7 +162,7 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
     struct ns_time end = timeout_ms < 0 ? NS_NEVER : ns_time_add(ns_now(), ns_time_ms(timeout_ms));
     struct ns_handled since = ns_handled;
     int saved = errno;
-    bool late = ns_await_registered(epfd);
+    bool at_once = timeout_ms == 0, late = ns_await_registered(epfd, at_once);
     for (;;) {
         if (late && timeout_ms > 0)
             timeout_ms = ms_until(end);
@@ -184,7 +184,10 @@ int ns_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout_ms
             return n;
         if (since.all != ns_handled.all)
             return -EINTR;
-        if (timeout_ms >= 0 && !ns_time_before(ns_now(), end))
+        /* What they have told may be that a peer has hung up. */
+        bool more = at_once && ns_await_registered(epfd, true);
+        at_once = false;
+        if (!more && timeout_ms >= 0 && !ns_time_before(ns_now(), end))
             return 0;
         late = true;
     }

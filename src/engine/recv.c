@@ -4,6 +4,7 @@
  * bytes, the inbox of an earlier connection, a suspended session) goes the slow
  * way, under the rx lock.
  */
+#include "engine/await.h"
 #include "engine/block.h"
 #include "engine/connect.h"
 #include "engine/data.h"
@@ -139,8 +140,11 @@ static int block(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, 
 static ssize_t nothing(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, short events,
                        bool (*still)(const struct ns_sock *))
 {
-    if (ns_nonblocking(fd, i->flags))
+    if (ns_nonblocking(fd, i->flags)) {
+        if (i->done == 0 && ns_sock_state(s) == NS_SUSPENDED && ns_await_answer(s))
+            return RETRY;
         return i->done > 0 ? (ssize_t)i->done : -EAGAIN;
+    }
     int err = block(s, slot, fd, i, events, still);
     return err == 0 ? RETRY : i->done > 0 ? (ssize_t)i->done : err;
 }

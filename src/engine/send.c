@@ -336,7 +336,8 @@ static ssize_t follow(struct ns_sock *s, struct ns_slot *slot, int fd, struct ou
             ns_sock_demote(s, "written to before it was connected");
         return ns_sock_at(fd) == s ? 0 : NS_NOT_OURS;
     }
-    if (n == AGAIN_LATER && l->after == NS_ASKING && ns_nonblocking(fd, o->flags) && ns_await_answer(s))
+    if (n == AGAIN_LATER && (l->after == NS_ASKING || l->after == NS_SUSPENDED) && o->done == 0 &&
+        ns_nonblocking(fd, o->flags) && ns_await_answer(s))
         return 0;
     if (n == AGAIN_LATER && ns_sock_held(s)) {
         /* One that awaits its first bytes has no need of the helper but for this. */

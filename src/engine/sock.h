@@ -113,6 +113,7 @@ struct ns_sock {
 
     struct ns_time hold_until; /* ASKING: when the first write waits no longer; set before ASKING */
     bool near;                 /* ASKING: calls that must not block wait, too (await.h); set before ASKING */
+    int64_t verdict_until_ns;  /* SUSPENDED: they wait, too, until it is known whether the peer has hung up; atomic */
     uint32_t holders;          /* writers waiting in ASKING; tx */
     struct ns_master master;            /* OFFERING: what NEW is made from; tx */
     uint8_t offer[NS_PACKET_BYTES_NEW]; /* OFFERING: NEW, once it is made; tx */

@@ -1,4 +1,5 @@
 /* Changes of a session's state that any thread may make. How it ends: end.c. */
+#include "engine/await.h"
 #include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
@@ -127,6 +128,8 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
         ns_unlock_quiet(&s->tx, &saved);
         return false;
     }
+    if (mine && resumable)
+        ns_await_mark_reset(s, fd, error);
     if (mine) {
         ns_sock_event(s, resumable ? NS_EVENT_LOST : NS_EVENT_DEMOTED);
         s->error = error;

@@ -244,7 +244,8 @@ static int wait_until(struct set *w, struct ns_slot *slot, const struct timespec
     struct ns_time end = NS_NEVER;
     if (timeout && timeout->tv_sec < 4000000000LL)
         end = ns_time_add(ns_now(), (struct ns_time){ timeout->tv_sec * 1000000000LL + timeout->tv_nsec });
-    bool late = ns_await_asked(w->fds, w->n);
+    bool at_once = timeout && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+    bool late = ns_await_asked(w->fds, w->n, at_once);
     for (;;) {
         if (timeout && late) {
             int64_t ns = end.ns - ns_now().ns;
@@ -255,6 +256,8 @@ static int wait_until(struct set *w, struct ns_slot *slot, const struct timespec
         int r = wait_once(w, slot, timeout ? &left : NULL, mask);
         if (r != -EAGAIN)
             return r;
+        if (at_once)
+            ns_await_asked(w->fds, w->n, true);
         late = true;
     }
 }

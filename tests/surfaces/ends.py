@@ -199,6 +199,53 @@ def hung_up(client, server):
     return p
 
 
+def dead(sock):
+    """Its connection has had the reset."""
+    becomes("dead", lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x07")
+
+
+@case()
+def hung_up_at_once():
+    """The server has hung up: calls that must not block say so as soon as the reset is here."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    everything = select.POLLIN | select.POLLOUT | select.POLLRDHUP
+
+    def write(a):
+        return told(a.send, b"x")
+
+    def read(a):
+        return told(a.recv, 10)
+
+    def poll(a):
+        p = select.poll()
+        p.register(a, everything)
+        return p.poll(0)[0][1]
+
+    def selected(a):
+        return [len(x) for x in select.select([a], [a], [a], 0)]
+
+    def epoll(a):
+        with select.epoll() as p:
+            p.register(a, everything)
+            return p.poll(0)[0][1]
+
+    for call in (write, read, poll, selected, epoll):
+        a, b = session()
+        a.setblocking(False)
+        b.close()
+        becomes("ended", lambda: bool(select.select([a], [], [], 0)[0]))
+        print(a.send(b"to nobody"))
+        dead(a)
+        print(call.__name__, call(a), told(a.recv, 10), told(a.send, b"x"))
+        a, b = session()
+        a.setblocking(False)
+        a.send(b"unread")
+        becomes("unread", lambda: unread(b) == 6)
+        b.close()
+        dead(a)
+        print(call.__name__, call(a), told(a.recv, 10), told(a.send, b"x"))
+
+
 @case(NAMESOCKET_PARK="200ms")
 def answer_before_the_end():
     """The server answers, ends its stream and hangs up: the client reads the answer, then the end."""
