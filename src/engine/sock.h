@@ -16,6 +16,7 @@
 #include "engine/lock.h"
 #include "engine/slot.h"
 #include "engine/socket.h"
+#include "engine/sockopts.h"
 #include "engine/thread.h"
 
 #include <errno.h>
@@ -140,6 +141,7 @@ struct ns_sock {
     struct ns_pulse pulse;        /* helper */
     bool keepalive_ours;          /* the socket's keepalive settings are the helper's; atomic */
     int keepalive[4];             /* the application's: on, idle s, interval s, count */
+    int forgotten[NS_SOCKOPTS_FORGOTTEN]; /* options of the connection that was given up; table */
     uint32_t resumes;          /* table */
     uint64_t replayed;         /* table */
     uint32_t told;             /* broker_hold.c: when it was last told of; helper */

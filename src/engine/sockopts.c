@@ -12,6 +12,19 @@
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
 #endif
+/* Of later kernels. */
+#ifndef SO_TIMESTAMP_NEW
+#define SO_TIMESTAMP_NEW    63
+#define SO_TIMESTAMPNS_NEW  64
+#define SO_TIMESTAMPING_NEW 65
+#endif
+#define SO_TXREHASH         74
+#define SO_RCVMARK          75
+#define SO_RCVPRIORITY      82
+#define IP_LOCAL_PORT_RANGE 51
+#define TCP_RTO_MAX_MS      44
+#define TCP_RTO_MIN_US      45
+#define TCP_DELACK_MAX_US   46
 
 /* Everything that can be both read and set. Options whose value names a path
  * (SO_BINDTODEVICE, IP_UNICAST_IF) are left out: the path is what changes. */
@@ -29,20 +42,24 @@ static const struct {
     { SOL_SOCKET, SO_BROADCAST },       { SOL_SOCKET, SO_SELECT_ERR_QUEUE },
     { SOL_SOCKET, SO_MAX_PACING_RATE }, { SOL_SOCKET, SO_ZEROCOPY },
     { SOL_SOCKET, SO_RXQ_OVFL },        { SOL_SOCKET, SO_PREFER_BUSY_POLL },
+    { SOL_SOCKET, SO_TIMESTAMP_NEW },   { SOL_SOCKET, SO_TIMESTAMPNS_NEW },
+    { SOL_SOCKET, SO_TIMESTAMPING_NEW }, { SOL_SOCKET, SO_TXREHASH },
+    { SOL_SOCKET, SO_RCVMARK },         { SOL_SOCKET, SO_RCVPRIORITY },
     { SOL_SOCKET, SO_KEEPALIVE },       { IPPROTO_TCP, TCP_KEEPIDLE },
     { IPPROTO_TCP, TCP_KEEPINTVL },     { IPPROTO_TCP, TCP_KEEPCNT },
     { IPPROTO_TCP, TCP_NODELAY },       { IPPROTO_TCP, TCP_CORK },
     { IPPROTO_TCP, TCP_CONGESTION },    { IPPROTO_TCP, TCP_LINGER2 },
-    { IPPROTO_TCP, TCP_SYNCNT },        { IPPROTO_TCP, TCP_WINDOW_CLAMP },
+    { IPPROTO_TCP, TCP_SYNCNT },        { IPPROTO_TCP, TCP_DEFER_ACCEPT },
     { IPPROTO_TCP, TCP_USER_TIMEOUT },  { IPPROTO_TCP, TCP_NOTSENT_LOWAT },
     { IPPROTO_TCP, TCP_INQ },           { IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS },
-    { IPPROTO_TCP, TCP_TX_DELAY },      { IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT },
+    { IPPROTO_TCP, TCP_TX_DELAY },      { IPPROTO_TCP, TCP_RTO_MAX_MS },
+    { IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT }, { IPPROTO_IP, IP_LOCAL_PORT_RANGE },
     { IPPROTO_IP, IP_TOS },             { IPPROTO_IP, IP_TTL },
     { IPPROTO_IP, IP_MTU_DISCOVER },    { IPPROTO_IP, IP_RECVERR },
     { IPPROTO_IP, IP_RECVTTL },         { IPPROTO_IP, IP_RECVTOS },
     { IPPROTO_IP, IP_PKTINFO },         { IPPROTO_IP, IP_RECVOPTS },
     { IPPROTO_IP, IP_RETOPTS },         { IPPROTO_IP, IP_MINTTL },
-    { IPPROTO_IP, IP_FREEBIND },
+    { IPPROTO_IP, IP_FREEBIND },        { IPPROTO_IP, IP_TRANSPARENT },
     { IPPROTO_IPV6, IPV6_TCLASS },      { IPPROTO_IPV6, IPV6_UNICAST_HOPS },
     { IPPROTO_IPV6, IPV6_MTU_DISCOVER }, { IPPROTO_IPV6, IPV6_RECVERR },
     { IPPROTO_IPV6, IPV6_RECVTCLASS },  { IPPROTO_IPV6, IPV6_RECVHOPLIMIT },
@@ -75,10 +92,34 @@ static void copy_buffer(int from, int to, int name, int lock_bit)
     ns_sys_setsockopt(to, SOL_SOCKET, name, &size, sizeof size);
 }
 
-void ns_sockopts_copy(int from, int to)
+/* What a socket forgets with its connection (tcp_disconnect). */
+static const int forgotten[NS_SOCKOPTS_FORGOTTEN] = { TCP_WINDOW_CLAMP, TCP_RTO_MIN_US, TCP_DELACK_MAX_US };
+
+void ns_sockopts_remember(int fd, int values[NS_SOCKOPTS_FORGOTTEN])
+{
+    for (size_t i = 0; i < NS_SOCKOPTS_FORGOTTEN; i++) {
+        socklen_t len = sizeof values[i];
+        if (ns_sys_getsockopt(fd, IPPROTO_TCP, forgotten[i], &values[i], &len) < 0)
+            values[i] = 0;
+    }
+}
+
+/* Of windows only one that is smaller than what the kernel gives to a new connection is of
+ * the application's making. */
+static void copy_forgotten(int to, const int values[NS_SOCKOPTS_FORGOTTEN])
+{
+    int now[NS_SOCKOPTS_FORGOTTEN];
+    ns_sockopts_remember(to, now);
+    for (size_t i = 0; i < NS_SOCKOPTS_FORGOTTEN; i++)
+        if (values[i] > 0 && (i == 0 ? values[i] < now[i] : values[i] != now[i]))
+            ns_sys_setsockopt(to, IPPROTO_TCP, forgotten[i], &values[i], sizeof values[i]);
+}
+
+void ns_sockopts_copy(int from, int to, const int values[NS_SOCKOPTS_FORGOTTEN])
 {
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         copy_one(from, to, options[i].level, options[i].name);
     copy_buffer(from, to, SO_SNDBUF, 1);
     copy_buffer(from, to, SO_RCVBUF, 2);
+    copy_forgotten(to, values);
 }

@@ -247,6 +247,7 @@ static int begin_retiring(struct ns_sock *s)
     if (fd >= 0 && suspend(s, fd)) {
         s->retiring = true;
         ns_swap_learn_ends(s, fd);
+        ns_sockopts_remember(fd, s->forgotten);
     } else if (fd >= 0) {
         ns_internal_close(fd);
         fd = -ESTALE;
@@ -342,7 +343,7 @@ static void replace(struct ns_sock *s, int fd)
     struct install i = { s, fd };
     int old = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
     bool signals = s->o.fd >= 0 && (ns_sys_fcntl(old, F_GETFL, 0) & O_ASYNC);
-    ns_sockopts_copy(old, fd);
+    ns_sockopts_copy(old, fd, s->forgotten);
     copy_file_flags(old, fd);
     if (s->linger_fd >= 0)
         ns_sys_dup3(fd, s->linger_fd, O_CLOEXEC);

@@ -77,6 +77,36 @@ def options_seldom_set():
     print([{name: told(s.getsockopt, *number) for name, number in names.items()} for s in (a, b)])
 
 
+# Not tried, by level and number: what names a path (SO_BINDTODEVICE, SO_BINDTOIFINDEX, IP_OPTIONS, IP_UNICAST_IF), what
+# is done to a socket rather than set on it (filters, SO_BUF_LOCK, TCP_QUICKACK, TCP_REPAIR and its queues, TCP_ULP), what is
+# for listeners (TCP_SAVE_SYN) or datagrams alone, what would end the session (TCP_USER_TIMEOUT, IP_MINTTL), and where a peek
+# begins (SO_PEEK_OFF).
+NOT_TRIED = {(socket.SOL_SOCKET, n) for n in (4, 11, 13, 25, 26, 27, 41, 42, 43, 44, 62, 72)} | \
+    {(socket.IPPROTO_TCP, n) for n in (12, 14, 18, 19, 20, 21, 27, 31)} | \
+    {(socket.IPPROTO_IP, n) for n in (4, 18, 20, 21, 23, 26, 34, 49, 50)}
+
+
+@moving
+def every_option():
+    """What is a number, and can be set and read, is the same on the next connection, whatever its name."""
+    a, b = session()
+    tried = []
+    for level, last in (socket.SOL_SOCKET, 90), (socket.IPPROTO_TCP, 50), (socket.IPPROTO_IP, 60):
+        for number in range(1, last):
+            if (level, number) in NOT_TRIED:
+                continue
+            is_now = told(a.getsockopt, level, number)
+            for value in (100, 70000, 5000, 1, 0, 2, 3, 8):
+                if isinstance(is_now, int) and value != is_now and told(a.setsockopt, level, number, value) is None and \
+                        told(a.getsockopt, level, number) != is_now:
+                    tried.append((level, number))
+                    break
+    print(tried)
+    before = {option: told(a.getsockopt, *option) for option in tried}
+    moves(a)
+    print({option: (v, told(a.getsockopt, *option)) for option, v in before.items() if told(a.getsockopt, *option) != v})
+
+
 @moving
 def options_before_connecting():
     """Options that were set before the connection was made."""
