@@ -153,6 +153,15 @@ ssize_t ns_splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size
     return ns_syscall6(SYS_splice, in, (long)in_offset, out, (long)out_offset, (long)len, flags);
 }
 
+int ns_recv_failure(int fd)
+{
+    return 0;
+}
+
+void ns_recv_fails_next(int fd, int error)
+{
+}
+
 ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
 {
     return ns_syscall6(SYS_sendfile, fd, in_fd, (long)offset, (long)count, 0, 0);

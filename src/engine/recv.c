@@ -547,3 +547,16 @@ ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
         i.len += msg->msg_iov[k].iov_len;
     return receive(fd, &i);
 }
+
+int ns_recv_failure(int fd)
+{
+    struct ns_sock *s = ns_sock_peek(fd);
+    return s && ns_sock_state(s) == NS_FAILED ? -__atomic_exchange_n(&s->failure, 0, __ATOMIC_ACQ_REL) : 0;
+}
+
+void ns_recv_fails_next(int fd, int error)
+{
+    struct ns_sock *s = ns_sock_peek(fd);
+    if (s && ns_sock_state(s) == NS_FAILED)
+        __atomic_store_n(&s->failure, -error, __ATOMIC_RELEASE);
+}

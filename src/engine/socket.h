@@ -121,6 +121,10 @@ ssize_t ns_send(int fd, const void *buf, size_t len, int flags);
 ssize_t ns_sendmsg(int fd, const struct msghdr *msg, int flags);
 ssize_t ns_recv(int fd, void *buf, size_t len, int flags);
 ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags);
+/* For recvmmsg(2): the error that a session which has failed has to tell, once; 0 for none.
+ * And puts back one that came after a message. */
+int ns_recv_failure(int fd);
+void ns_recv_fails_next(int fd, int error);
 /* Copies from `in_fd` at *offset (or its file position when NULL), as
  * sendfile(2), through memory. */
 ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count);

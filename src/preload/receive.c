@@ -67,8 +67,9 @@ static int64_t now_ns(void)
 
 /*
  * As the kernel's recvmmsg: the time is looked at between messages only (see
- * recvmmsg(2), BUGS), urgent data end the call, and an error is reported only
- * when nothing was received. NS_NOT_OURS only before the first message.
+ * recvmmsg(2), BUGS), urgent data end the call, an error that was there before is told at
+ * once, and one that comes after the first message by the next call. NS_NOT_OURS only
+ * before the first message.
  */
 static ssize_t receive_messages(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
 {
@@ -85,6 +86,10 @@ static ssize_t receive_messages(int fd, struct mmsghdr *msgs, unsigned n, int fl
         end = now_ns() + timeout->tv_nsec +
               (timeout->tv_sec < INT64_C(3155760000) ? timeout->tv_sec : INT64_C(3155760000)) * 1000000000;
     }
+    if (!(flags & MSG_ERRQUEUE))
+        r = ns_recv_failure(fd);
+    if (r < 0)
+        return r;
     if (n > UIO_MAXIOV)
         n = UIO_MAXIOV;
     if (n && !ns_plausible(msgs))
@@ -111,6 +116,8 @@ static ssize_t receive_messages(int fd, struct mmsghdr *msgs, unsigned n, int fl
         if (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB)
             break;
     }
+    if (done && r < 0 && r != -EAGAIN && r != NS_NOT_OURS)
+        ns_recv_fails_next(fd, (int)r);
     return done ? (ssize_t)done : r;
 }
 

@@ -5,9 +5,10 @@ import select
 import signal
 import socket
 import struct
+import threading
 
 from .cases import CASES, Case, all_of, becomes, c, case, moves, moving, pair, session, told
-from .data import Message, unread
+from .data import Message, Vector, messages, unread
 
 # The process ends with its last thread, which is not the main one: tests/last_thread.c.
 for _name in ("last-thread", "last-thread-forks"):
@@ -288,3 +289,30 @@ def answer_after_a_refused_write():
     becomes("answered", lambda: unread(a) == 8)
     p = hung_up(a, b)
     print(told(a.send, b"x"), told(a.send, b"x"), p.poll(0)[0][1], told(a.recv, 100), told(a.recv, 100))
+
+
+@case(NAMESOCKET_PARK="200ms")
+def messages_before_a_reset():
+    """recvmmsg tells an error that is there before it reads, and one that comes after the first message with the next
+    call; getsockopt has the same error to tell."""
+    for ask in (lambda s: told(s.recv, 100)), (lambda s: s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+        for first in (5, 100):
+            a, b = session()
+            b.send(b"too much")
+            becomes("answered", lambda: unread(a) == 8)
+            hung_up(a, b)
+            into, got = messages(Vector(first), Vector(100), Vector(100))
+            print(c("recvmmsg", a.fileno(), into, 3, 0, None), got())
+            print(c("recvmmsg", a.fileno(), into, 3, 0, None), got(), ask(a), told(a.recv, 100))
+        a, b = session()
+        b.send(b"too much")
+        a.send(b"unread")
+        becomes("answered", lambda: unread(a) == 8 and unread(b) == 6)
+        into, got = messages(Vector(100), Vector(100))
+        counts = []
+        reader = threading.Thread(target=lambda: counts.append(c("recvmmsg", a.fileno(), into, 2, 0, None)))
+        reader.start()
+        becomes("first message read", lambda: unread(a) == 0)
+        b.close()
+        reader.join()
+        print(counts, got()[0], ask(a), told(a.recv, 100))
