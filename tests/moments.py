@@ -693,6 +693,26 @@ def libc_option(level, name):
     x.talks()
 
 
+@case
+def epoll_refuses_the_same_while_suspended(context):
+    """EPOLLEXCLUSIVE goes with few others, and cannot be changed (epoll_ctl(2))."""
+    x = Session(context)
+    x.client.do("alone = 1 << 28; ep = select.epoll(); other = select.epoll()")
+    x.client.do("ep.register(s, select.EPOLLIN | alone)")
+    x.suspended()
+    for when in "suspended", "again":
+        for events in "select.EPOLLIN", "select.EPOLLIN | alone":
+            x.client.says(f"ep.modify(s, {events})", "OSError EINVAL")
+        x.client.says("ep.register(s, select.EPOLLIN | alone)", "FileExistsError EEXIST")
+        x.client.says("other.register(s, select.EPOLLIN | alone | select.EPOLLONESHOT)", "OSError EINVAL")
+        x.client.says("other.register(s, select.EPOLLIN)", None)
+        x.client.says("other.modify(s, select.EPOLLIN | alone)", "OSError EINVAL")
+        x.client.do("other.unregister(s)")
+        if when == "suspended":
+            x.again()
+    x.talks()
+
+
 # -- first contact ---------------------------------------------------------------------------------------------------
 
 @case

@@ -327,9 +327,19 @@ static void link_in(struct ns_watch *w, struct ns_object *o, struct ns_object *e
     hash_in(w);
 }
 
+/* What the kernel would not take, which is not asked while there is no connection
+ * (fs/eventpoll.c, EPOLLEXCLUSIVE_OK_BITS). */
+static bool refused(uint32_t events, bool modify)
+{
+    const uint32_t beside = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+    return events & EPOLLEXCLUSIVE && (modify || events & ~beside);
+}
+
 static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd,
                const struct epoll_event *event)
 {
+    if (refused(event->events, false))
+        return -EINVAL;
     if (find(o, epoll, fd))
         return -EEXIST;
     if (o->kind == NS_KIND_LISTENER)
@@ -353,6 +363,8 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd,
 static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event *event)
 {
     struct epoll_event kernels = *event;
+    if (refused(event->events, true) || w->event.events & EPOLLEXCLUSIVE)
+        return -EINVAL;
     bool muted = held(w->object) && (event->events & NS_WRITING);
     if (muted)
         kernels.events &= ~(uint32_t)NS_WRITING;
