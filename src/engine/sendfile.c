@@ -51,9 +51,9 @@ static ssize_t copy_much(int fd, int in_fd, off_t *at, size_t count)
     return r;
 }
 
-/* What the kernel refuses before it looks at the socket (fs/read_write.c,
+/* What the kernel refuses before it writes to the socket (fs/read_write.c,
  * do_sendfile): 0, or a negative errno. */
-static int refused(int in_fd, const off_t *offset, size_t count, off_t *at)
+static int refused(int fd, int in_fd, const off_t *offset, size_t count, off_t *at)
 {
     int flags = ns_sys_fcntl(in_fd, F_GETFL, 0);
     if (flags < 0 || flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
@@ -62,7 +62,8 @@ static int refused(int in_fd, const off_t *offset, size_t count, off_t *at)
     if (position < 0 && offset)
         return (int)position;
     *at = offset ? *offset : position;
-    return position < 0 || *at < 0 || count > SSIZE_MAX ? -EINVAL : 0;
+    bool appends = ns_sys_fcntl(fd, F_GETFL, 0) & O_APPEND; /* of a socket, too (do_splice_direct) */
+    return position < 0 || *at < 0 || count > SSIZE_MAX || appends ? -EINVAL : 0;
 }
 
 ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
@@ -70,7 +71,7 @@ ssize_t ns_sendfile(int fd, int in_fd, off_t *offset, size_t count)
     off_t at = 0;
     if (!ns_sock_at(fd))
         return NS_NOT_OURS;
-    int err = refused(in_fd, offset, count, &at);
+    int err = refused(fd, in_fd, offset, count, &at);
     if (err < 0)
         return err;
     char small[SMALL_BYTES];

@@ -39,7 +39,8 @@ static bool kernels(int in, const off64_t *in_offset, int out, const off64_t *ou
     const unsigned known = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT;
     int from = ns_sys_fcntl(in, F_GETFL, 0), to = ns_sys_fcntl(out, F_GETFL, 0);
     return len == 0 || flags & ~known || in_offset || out_offset || from < 0 || to < 0 ||
-           (from & O_ACCMODE) == O_WRONLY || (to & O_ACCMODE) == O_RDONLY;
+           (from & O_ACCMODE) == O_WRONLY || (to & O_ACCMODE) == O_RDONLY ||
+           (to & O_APPEND && pipe_bytes(in) >= 0); /* a socket, too */
 }
 
 /* Until `fd` has `events`: 0, or -EINTR. A cancellation point. */

@@ -454,6 +454,32 @@ def splice_in():
 
 
 @moving
+def appending():
+    """O_APPEND is refused where a file would be spliced to, a socket too, and means nothing elsewhere."""
+    a, b = session()
+    r, w = os.pipe()
+    os.write(w, b"pipe")
+    f = temporary(b"file")
+    a.send(b"sent")
+    becomes("unread", lambda: unread(b) == 4)
+    moves(a)
+    for fd in a.fileno(), b.fileno():
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+    print(spliced(r, None, a.fileno(), None, 4, 0), spliced(r, None, a.fileno(), None, 0, 0))
+    for flags in 0, os.O_APPEND:
+        fcntl.fcntl(w, fcntl.F_SETFL, flags)
+        print(spliced(b.fileno(), None, w, None, 2, 0), os.read(r, 100))
+    for offset in None, ctypes.byref(ctypes.c_long(0)):
+        print(c("sendfile", a.fileno(), f.fileno(), offset, 4), c("sendfile", a.fileno(), f.fileno(), offset, 0),
+              os.lseek(f.fileno(), 0, os.SEEK_SET))
+    at = ctypes.c_long(-1)
+    print(c("sendfile", a.fileno(), f.fileno(), ctypes.byref(at), 4), c("sendfile", a.fileno(), 999, None, 4),
+          c("sendfile", a.fileno(), r, None, 4))
+    fcntl.fcntl(a.fileno(), fcntl.F_SETFL, 0)
+    print(c("sendfile", a.fileno(), f.fileno(), None, 4), all_of(b, 4))
+
+
+@moving
 def splice_waits():
     """A splice that waits for the session, or for the pipe, goes on after a move."""
     import threading
