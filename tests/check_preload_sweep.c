@@ -604,6 +604,7 @@ static void connection(void)
         SHOW(syscall(SYS_ioctl, fds[0], FIONREAD, &left)), SHOW(left);
         SHOW(ioctl(fds[0], 0xdeadbeef, &left));
         SHOW(ioctl(-1, FIONREAD, &left));
+        SHOW(sockatmark(fds[0])), SHOW(sockatmark(-1));
         SHOW(shutdown(fds[1], SHUT_WR));
         SHOW(shutdown(fds[1], 9));
         SHOW(shutdown(-1, SHUT_WR));

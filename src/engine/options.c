@@ -182,11 +182,20 @@ int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
     return 0;
 }
 
+/* SIOCATMARK: the connection's mark is not reached before what stands in front of it is read. */
+static int at_mark(struct ns_sock *s, void *arg)
+{
+    int none = 0;
+    return ns_sock_inbox_filled(s) ? ns_caller_write(arg, &none, sizeof none) : NS_NOT_OURS;
+}
+
 int ns_ioctl(int fd, unsigned long request, void *arg)
 {
-    struct ns_sock *s = request == FIONREAD ? ns_sock_at(fd) : NULL;
+    struct ns_sock *s = request == FIONREAD || request == SIOCATMARK ? ns_sock_at(fd) : NULL;
     if (!s)
         return NS_NOT_OURS;
+    if (request == SIOCATMARK)
+        return at_mark(s, arg);
     sigset_t saved;
     int kernel = 0;
     ns_lock_quiet(&s->rx, &saved);

@@ -227,3 +227,11 @@ NS_EXPORT int ioctl(int fd, unsigned long request, ...)
     }
     return ns_real.ioctl(fd, request, arg);
 }
+
+/* libc asks the kernel, inside. */
+NS_EXPORT int sockatmark(int fd)
+{
+    int at;
+
+    return ioctl(fd, SIOCATMARK, &at) < 0 ? -1 : at;
+}

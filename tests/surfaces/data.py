@@ -301,6 +301,22 @@ def urgent():
 
 
 @moving
+def urgent_behind_what_is_unread():
+    """The mark is not reached before what stands in front of it is read."""
+    at_mark = lambda: (struct.unpack("i", fcntl.ioctl(b, 0x8905, bytes(4)))[0], libc.sockatmark(b.fileno()))
+    a, b = session()
+    a.send(b"before")
+    becomes("unread", lambda: unread(b) == 6)
+    moves(a)
+    print(at_mark())
+    a.send(b"!", socket.MSG_OOB)
+    becomes("urgent", lambda: select.select([], [], [b], 0)[2] == [b])
+    print(at_mark(), b.recv(3), at_mark(), b.recv(3), at_mark(), b.recv(1, socket.MSG_OOB), at_mark())
+    a.send(b"behind")
+    print(all_of(b, 6), at_mark())
+
+
+@moving
 def urgent_unread():
     """An urgent byte that was here before the connection went, each way, among others."""
     def by_message(s):
