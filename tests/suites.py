@@ -39,14 +39,19 @@ RUNS_MAX = 6                                                  # a run that dies 
 
 # The longest first. True: it makes TCP connections to itself, which are protected in the third way.
 MODULES = {
-    "test_ssl": True, "test_subprocess": False, "test_socket": True, "test_imaplib": True, "test_selectors": False,
-    "test_asyncio.test_ssl": True, "test_asyncio.test_subprocess": False, "test_asyncio.test_events": True,
-    "test_ftplib": True, "test_poll": False, "test_poplib": True, "test_asyncio.test_sslproto": True,
-    "test_asyncio.test_sock_lowlevel": True, "test_asyncio.test_sendfile": True, "test_asyncio.test_streams": True,
+    "test_ssl": True, "test_signal": False, "test_subprocess": False, "test_socket": True, "test_imaplib": True,
+    "test_xmlrpc": True, "test_logging": True, "test_selectors": False, "test_asyncio.test_ssl": True,
+    "test_asyncio.test_subprocess": False, "test_asyncio.test_events": True, "test_ftplib": True, "test_poll": False,
+    "test_eintr": False, "test_poplib": True, "test_asyncio.test_sslproto": True,
+    "test_asyncio.test_sock_lowlevel": True, "test_threadsignals": False, "test_fork1": False, "test_wait3": False,
+    "test_wait4": False, "test_asyncio.test_sendfile": True, "test_asyncio.test_streams": True,
     "test_asyncio.test_base_events": True, "test_asyncio.test_server": True,
     "test_asyncio.test_buffered_proto": True, "test_asyncio.test_selector_events": False,
-    "test_asyncio.test_unix_events": False, "test_urllib2_localnet": True, "test_httplib": True,
-    "test_smtplib": True, "test_select": False, "test_socketserver": True, "test_epoll": True,
+    "test_asyncio.test_unix_events": False, "test_docxmlrpc": True, "test_asynchat": True, "test_asyncore": True,
+    "test_urllib2_localnet": True, "test_httplib": True, "test_httpservers": True, "test_smtplib": True,
+    "test_select": False, "test_socketserver": True, "test_os": False, "test_posix": False, "test_epoll": True,
+    "test_file": False, "test_fileio": False, "test_fcntl": False, "test_pty": False, "test_nntplib": False,
+    "test_telnetlib": False, "test_smtpd": False,
 }
 
 

@@ -151,7 +151,7 @@ enum ns_first ns_first_bytes(struct ns_sock *s, int fd)
         if (s->partial_since.ns == 0)
             s->partial_since = now;
         if (state.revents & (POLLRDHUP | POLLERR | POLLHUP))
-            return n == 1 ? NS_FIRST_GUEST : plain(s, fd); /* HELLO whose urgency was taken away */
+            return n == 1 ? NS_FIRST_LONE_N : plain(s, fd);
         if (ns_time_sub(now, s->partial_since).ns >= NS_STALL_MS * 1000000LL)
             return plain(s, fd);
         return stall(s, fd, length ? length : NS_PACKET_BYTES_HEADER);
@@ -168,6 +168,29 @@ enum ns_first ns_first_bytes(struct ns_sock *s, int fd)
     return plain(s, fd);
 }
 
+bool ns_first_beside(int fd)
+{
+    struct ns_name name = { .length = 0 };
+    struct ns_address from, other;
+    uint16_t port, other_port;
+    struct ns_hold hold;
+    bool any = false;
+    if (!ns_name_learn(&name, fd, ns_sys_getpeername) ||
+        ns_address_from_sockaddr(&from, &port, (struct sockaddr *)&name.address, name.length) < 0)
+        return false;
+    ns_table_hold(&hold);
+    bool some = __atomic_load_n(&ns_count_awaiting, __ATOMIC_SEQ_CST) != 0;
+    for (struct ns_object *o = ns_objects; o && some && !any; o = o->next) {
+        const struct ns_sock *s = (const struct ns_sock *)o;
+        any = o->kind == NS_KIND_SOCK && ns_sock_state(s) == NS_AWAITING &&
+              ns_address_from_sockaddr(&other, &other_port, (const struct sockaddr *)&s->peer.address,
+                                       s->peer.length) == 0 &&
+              ns_address_equal(&from, &other) && port != other_port;
+    }
+    ns_table_unhold(&hold);
+    return any;
+}
+
 /* ---- what follows ---- */
 
 static void put_under(void *ctx, int fd)
@@ -177,17 +200,18 @@ static void put_under(void *ctx, int fd)
 }
 
 /*
- * The helper takes the connection; the application, which has it already, keeps
+ * The helper takes the connection, unless it is the application's after all; that one, which has it already, keeps
  * one that came and left. Its epoll registrations are of the file, not of the
  * number: they move, or they would tell of the helper's connection for ever.
  */
-static void hand_over(struct ns_sock *s, int fd)
+static void hand_over(struct ns_sock *s, int fd, enum ns_first first)
 {
     struct ns_hold hold;
     int pair[2] = { -1, -1 }, taken = -1;
     ns_table_hold(&hold);
     bool here = ns_sock_is(s, fd) && ns_sock_state(s) == NS_AWAITING;
-    if (here && ns_sys_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0)
+    bool guest = first == NS_FIRST_GUEST || ns_first_beside(fd);
+    if (here && guest && ns_sys_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0)
         taken = ns_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3);
     ns_lock(&s->rx);
     if (here)
@@ -208,11 +232,12 @@ static void hand_over(struct ns_sock *s, int fd)
 
 void ns_first_follow(struct ns_sock *s, int fd, enum ns_first first)
 {
-    if (first == NS_FIRST_GUEST)
-        hand_over(s, fd);
+    bool guest = first == NS_FIRST_GUEST || first == NS_FIRST_LONE_N;
+    if (guest)
+        hand_over(s, fd, first);
     if (first == NS_FIRST_NEW)
         ns_sock_born(s);
-    else if ((first == NS_FIRST_PLAIN || first == NS_FIRST_GUEST) && ns_sock_state(s) == NS_PLAIN)
+    else if ((first == NS_FIRST_PLAIN || guest) && ns_sock_state(s) == NS_PLAIN)
         ns_sock_forget(s);
 }
 

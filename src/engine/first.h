@@ -12,6 +12,7 @@ enum ns_first {
     NS_FIRST_NEW,     /* a NEW was taken off the stream: the caller calls ns_sock_born */
     NS_FIRST_PLAIN,   /* the application's own bytes: the caller calls ns_sock_forget */
     NS_FIRST_GUEST,   /* HELLO or RESUME that came later than accept(2) looked */
+    NS_FIRST_LONE_N,  /* HELLO without its urgency, or all that an application says */
 };
 
 /* How long what begins like NEW and stalls is kept from the application. */
@@ -42,6 +43,12 @@ void ns_first_stalled(struct ns_sock *s);
  * first bytes nobody has read yet; then it is taken off. Table held.
  */
 bool ns_first_find(const uint8_t id[16]);
+
+/*
+ * Whether another connection from where `fd` comes from awaits its first bytes in this process, as
+ * one does whose client asks by HELLO. No lock held but the table's, and leaves.
+ */
+bool ns_first_beside(int fd);
 
 /* Whether that is what the connection `fd` begins with. */
 bool ns_first_names(int fd, const uint8_t id[16]);

@@ -193,6 +193,22 @@ def urgent_first():
         print("then:", server.recv(100))
 
 
+@case(protects=False)
+def one_byte_and_the_end():
+    """All that a client says is one byte, which may be a HELLO's; it is here before the server accepts, or after."""
+    for byte in (b"x", b"N"):
+        for late in (False, True):
+            listener = socket.create_server(("127.0.0.1", 0))
+            client = socket.create_connection(listener.getsockname())
+            if late:
+                server, _ = listener.accept()
+            client.send(byte)
+            client.shutdown(socket.SHUT_WR)
+            if not late:
+                server, _ = listener.accept()
+            print(all_of(server, 2), server.send(b"answer"), all_of(client, 6))
+
+
 @case()
 def accept_after_a_pause():
     """A server that comes back to accept just when the helper takes over what waits there: nothing is left waiting."""
