@@ -300,6 +300,24 @@ bool ns_listener_alone(void)
     return alone;
 }
 
+bool ns_listener_own(uint16_t port)
+{
+    struct ns_hold hold;
+    bool any = false;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && !any; o = o->next) {
+        struct ns_listener *l = (struct ns_listener *)o;
+        struct ns_name name = { .length = 0 };
+        struct ns_address address;
+        uint16_t its = 0;
+        any = o->kind == NS_KIND_LISTENER && o->fd >= 0 && !l->door && foreign(l) &&
+              ns_name_learn(&name, o->fd, ns_sys_getsockname) &&
+              ns_address_from_sockaddr(&address, &its, (struct sockaddr *)&name.address, name.length) == 0 && its == port;
+    }
+    ns_table_unhold(&hold);
+    return any;
+}
+
 bool ns_listener_hides(void)
 {
     bool any = false;

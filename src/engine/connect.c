@@ -5,7 +5,9 @@
 #include "engine/engine.h"
 #include "engine/ledger.h"
 #include "engine/libc.h"
+#include "engine/listener.h"
 #include "engine/names.h"
+#include "engine/ready.h"
 #include "engine/sys.h"
 #include "engine/thread.h"
 #include "engine/watch.h"
@@ -79,10 +81,21 @@ static int again(struct ns_sock *s, int fd, const struct sockaddr *addr, socklen
     return r;
 }
 
+/* To itself, where it would refuse its own HELLO as soon as it accepts; but it waits for the answer now. */
+static bool to_oneself(int fd, const struct ns_address *to, uint16_t port)
+{
+    struct ns_name name = { .length = 0 };
+    struct ns_address from;
+    uint16_t from_port;
+    return __atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED) && ns_name_learn(&name, fd, ns_sys_getsockname) &&
+           ns_address_from_sockaddr(&from, &from_port, (struct sockaddr *)&name.address, name.length) == 0 &&
+           ns_address_equal(&from, to) && ns_listener_own(port);
+}
+
 void ns_client_begin(int fd, const struct ns_address *to, uint16_t port, const char *name, int result)
 {
     if (ns_policy_for(&ns_engine.policy, to, port, name[0] ? name : NULL) == NS_VERDICT_PLAIN ||
-        ns_helper_start() < 0)
+        to_oneself(fd, to, port) || ns_helper_start() < 0)
         return;
     struct ns_sock *s = ns_sock_create(fd, NS_CLIENT, ns_engine.policy.version);
     if (!s) {

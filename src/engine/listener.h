@@ -68,6 +68,10 @@ void ns_listener_share_queue(struct ns_listener *l);
 /* Whether what comes to a listener of this process comes to this process only. Table held. */
 bool ns_listener_alone(void);
 
+/* Whether this process accepts at a port where nobody answers HELLO, since the listener
+ * is others' as well. Any thread. */
+bool ns_listener_own(uint16_t port);
+
 /* Whether connections wait that nobody can look into: any session's first may be among
  * them. Table held. */
 bool ns_listener_hides(void);

@@ -193,6 +193,45 @@ def urgent_first():
         print("then:", server.recv(100))
 
 
+def another_process():
+    """One that accepts a client and reads a byte. Returns its address."""
+    r, w = os.pipe()
+    if os.fork() == 0:
+        listener = socket.create_server(("127.0.0.1", 0))
+        os.write(w, b"%d" % listener.getsockname()[1])
+        os.close(w)
+        listener.accept()[0].recv(1)
+        os._exit(0)
+    os.close(w)
+    with open(r) as f:
+        return "127.0.0.1", int(f.read())
+
+
+def says_at_once(address):
+    """A client that writes as soon as it has called connect, and must not block."""
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(address)
+    print(told(client.send, b"x"))
+    return client
+
+
+@case(protects=False, NAMESOCKET_HOLD="2s")                   # less than an answer may take
+def to_oneself():
+    """A worker connects to the listener that it has from its parent: it cannot wait for its own answer to HELLO, and
+    the next peer's it has to wait for all the same."""
+    other = another_process()
+    listener = socket.create_server(("127.0.0.1", 0))
+    worker = os.fork()
+    if worker:
+        print(os.waitpid(worker, 0)[1])
+        return
+    kept = says_at_once(listener.getsockname()), says_at_once(other)
+    print(listener.accept()[0].recv(1), len(kept))
+    sys.stdout.flush()
+    os._exit(0)
+
+
 @case(protects=False)
 def one_byte_and_the_end():
     """All that a client says is one byte, which may be a HELLO's; it is here before the server accepts, or after."""
