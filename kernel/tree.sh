@@ -5,7 +5,7 @@
 # ${XDG_CACHE_HOME:-~/.cache}/namesocket/kernel):
 #
 #   linux-source-6.12_*.deb   the package; a newer one is fetched when this is deleted
-#   plain/                    the package's tree, shared by hard links with
+#   plain/                    the package's tree with uml-xstate.patch, shared by hard links with
 #   source/, applied/         the tree with the series, and the patches as they were applied
 #   build-CONFIG/             a kernel of source/; build-CONFIG-plain/ one of plain/
 #   build-CONFIG/stamp        the hash of the series and the configuration that it was built from
@@ -73,15 +73,18 @@ download() {
 }
 
 unpack() {
+    local stamp
     deb=$(ls linux-source-6.12_*.deb | sort -V | tail -n 1)
-    [ "$(cat deb.stamp 2> /dev/null)" != "$deb" ] || return 0
+    stamp="$deb $(sha256sum < "$kernel/uml-xstate.patch" | cut -c 1-16)"
+    [ "$(cat deb.stamp 2> /dev/null)" != "$stamp" ] || return 0
     echo "# unpacking $deb"
     rm -rf plain source applied unpack build-*
     mkdir unpack plain
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C unpack && tar -x -f unpack/usr/src/linux-source-6.12.tar.xz \
         -C plain --strip-components=1 || return 1
     rm -rf unpack
-    echo "$deb" > deb.stamp
+    patch -s -f -d plain -p1 < "$kernel/uml-xstate.patch" || return 1
+    echo "$stamp" > deb.stamp
 }
 
 # What a patch does; what is said about it does not change the kernel.
