@@ -87,7 +87,7 @@ check() {
 # What a guest's kernel may not say. Its lines begin with the time.
 warnings='WARNING:|BUG:|BUG |Oops|Call Trace|UBSAN|KASAN|possible recursive|possible circular|possible irq|inconsistent'
 warnings="$warnings|lock held when|suspicious RCU|unreferenced object|kmemleak: [1-9][0-9]* new|soft lockup|refcount_t:"
-warnings="$warnings|rcu.*stall|blocked for more than|unregister_netdevice: waiting|list_(add|del) corruption|ODEBUG"
+warnings="$warnings|rcu.*detected.* stall|blocked for more than|unregister_netdevice: waiting|list_(add|del) corruption|ODEBUG"
 warnings="$warnings|general protection|segfault|Out of memory|leaked reference|KCSAN: .*tcp_preserve"
 warnings="$warnings|Kernel panic - not syncing: (?!Attempted to kill init)"
 
