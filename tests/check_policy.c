@@ -74,6 +74,7 @@ START_TEST(every_key_sets_its_own)
         { "VERBOSE", "1" },       { "PSK", "sixteen bytes at" },
         { "RING", "128k" },       { "HOLD", "200ms" },
         { "BROKER", "@x" },       { "LOG_TIME", "us" },
+        { "NEAR", "0" },
     };
     const char *const *keys = ns_policy_keys();
     size_t n = 0;
@@ -89,6 +90,7 @@ START_TEST(every_key_sets_its_own)
     ck_assert_int_eq(policy.give_up_ms, 7000);
     ck_assert_int_eq(policy.park_ms, 8000);
     ck_assert_int_eq(policy.hold_margin_ms, 200);
+    ck_assert_int_eq(policy.near_ms, 0);
     ck_assert_str_eq(policy.broker, "@x");
     ck_assert(policy.log_microseconds);
     ck_assert_uint_eq(policy.known.count, 1);

@@ -726,6 +726,27 @@ def lease_of_a_host_that_is_gone(context):
     x.client.log.wait(ANSWERED, 2)
 
 
+@case
+def near_and_far(context):
+    """NAMESOCKET_NEAR says by how long a round trip a call that must not block is kept waiting for the answer."""
+    for near in "0", "5s":
+        x = Session(context, client_env={"NAMESOCKET_NEAR": near}, born=False)
+        os.kill(x.server.pid, signal.SIGSTOP)
+        x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+        write = x.client.begin("s.send(b'now', socket.MSG_DONTWAIT)")
+        if near == "0":
+            try:
+                raise Wrong(f"{write.result()} bytes were taken")
+            except Raised as e:
+                if str(e) != "BlockingIOError EAGAIN":
+                    raise
+        else:
+            write.asleep(*ASLEEP)
+        os.kill(x.server.pid, signal.SIGCONT)
+        if near != "0" and write.result() != 3:
+            raise Wrong("not all bytes were taken")
+
+
 # -- first bytes -----------------------------------------------------------------------------------------------------
 
 @case

@@ -18,6 +18,7 @@ void ns_policy_defaults(struct ns_policy *p)
     p->park_ms = 600000;
     p->reset_grace_ms = 15000;
     p->hold_margin_ms = 50;
+    p->near_ms = 2;
     p->keepalive_idle_ms = 5000;
     p->lease_ms = 300000;
     p->ephemeral_low = 32768; /* Linux: ip_local_port_range */
@@ -272,6 +273,11 @@ static int set_hold(const struct setting *s)
     return set_time(s, &s->policy->hold_margin_ms);
 }
 
+static int set_near(const struct setting *s)
+{
+    return set_time(s, &s->policy->near_ms);
+}
+
 static int set_known(const struct setting *s)
 {
     return set_destinations(s, &s->policy->known);
@@ -391,10 +397,12 @@ static int set_ring(const struct setting *s)
 
 static const char *const keys[] = { "ASK",   "VERSION",   "GIVE_UP",  "PARK",     "KNOWN",
                                     "NEVER", "LOG_LEVEL", "LOG_FILE", "VERBOSE",  "PSK",
-                                    "RING",  "HOLD",      "BROKER",   "LOG_TIME", NULL };
+                                    "RING",  "HOLD",      "BROKER",   "LOG_TIME", "NEAR",
+                                    NULL };
 static int (*const setters[])(const struct setting *) = {
     set_ask,      set_version, set_give_up, set_park, set_known, set_never,  set_log_level,
-    set_log_file, set_verbose, set_psk,     set_ring, set_hold,  set_broker, set_log_time
+    set_log_file, set_verbose, set_psk,     set_ring, set_hold,  set_broker, set_log_time,
+    set_near
 };
 _Static_assert(sizeof keys / sizeof keys[0] == sizeof setters / sizeof setters[0] + 1,
                "a setter for each key");
@@ -412,7 +420,7 @@ int ns_policy_set(struct ns_policy *p, const char *key, const char *value, char 
     if (parse_word(key, keys, &i))
         return setters[i](&s);
     refuse(&s, "no such setting; the settings are ASK, VERSION, GIVE_UP, PARK, KNOWN, NEVER, LOG_LEVEL, "
-               "LOG_FILE, VERBOSE, PSK, RING, HOLD, BROKER and LOG_TIME");
+               "LOG_FILE, VERBOSE, PSK, RING, HOLD, BROKER, LOG_TIME and NEAR");
     return -ENOENT;
 }
 

@@ -50,6 +50,7 @@ struct ns_policy {
     int64_t park_ms;           /* a server keeps a suspended session for as long */
     int64_t reset_grace_ms;    /* a server waits for a RESUME as long after a reset */
     int64_t hold_margin_ms;    /* beyond two round trips that first bytes wait for an answer to HELLO */
+    int64_t near_ms;           /* calls that must not block wait, too, if a round trip takes no longer */
     int64_t keepalive_idle_ms; /* an idle session's connection is probed after this */
     int64_t lease_ms;          /* a server leaves HELLO's connection open for as long */
     uint16_t ephemeral_low, ephemeral_high; /* both included; the engine fills in the system's */
@@ -95,6 +96,7 @@ void ns_policy_defaults(struct ns_policy *p);
  *   PSK        key shared by the peers, 16 to 64 bytes: text, or hex: and digits
  *   RING       bytes, or a number with k, M or G (of 1024): 64k to 1G; see ns_ring_reserve
  *   HOLD       time: hold_margin_ms
+ *   NEAR       time
  *   BROKER     @name, a path from /, or none
  *   LOG_TIME   s or us
  *

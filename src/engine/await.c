@@ -9,7 +9,6 @@
 
 #include <errno.h>
 
-#define NEAR_US 2000 /* a round trip that an application may be kept waiting for */
 #define VAIN_MS 1000
 /* It may wait so long, in all, for what comes of a reset: far more than it takes unless the machine is busy. */
 #define VERDICT_MS 500
@@ -32,9 +31,15 @@ static void near_until(int64_t ns)
         ;
 }
 
+/* Whether an application may be kept waiting for a round trip. */
+static bool is_near(int64_t rtt_us)
+{
+    return rtt_us <= ns_engine.policy.near_ms * 1000;
+}
+
 void ns_await_mark(struct ns_sock *s, int64_t rtt_us)
 {
-    s->near = rtt_us <= NEAR_US;
+    s->near = is_near(rtt_us);
     if (s->near)
         near_until(s->hold_until.ns);
 }
@@ -44,7 +49,7 @@ void ns_await_mark_reset(struct ns_sock *s, int fd, int error)
     struct ns_ledger l;
     int64_t until_ns = 0;
     bool reset = error == -ECONNRESET || error == -EPIPE || error == NS_ERROR_END;
-    if (reset && s->session.role == NS_CLIENT && ns_ledger_read(fd, &l) == 0 && l.rtt_us <= NEAR_US)
+    if (reset && s->session.role == NS_CLIENT && ns_ledger_read(fd, &l) == 0 && is_near(l.rtt_us))
         until_ns = ns_now().ns + VERDICT_MS * 1000000LL;
     __atomic_store_n(&s->verdict_until_ns, until_ns, __ATOMIC_SEQ_CST);
     near_until(until_ns);

@@ -28,7 +28,8 @@ RECORDS_BYTES = 64 * 4
 
 # For tests of what comes after the first contact: a busy machine may take longer than by default to answer HELLO, and
 # then there is no session to test. Towards a plain peer the default holds.
-PATIENT = {"NAMESOCKET_HOLD": "5s"}
+# Nor is a round trip there what it seems.
+PATIENT = {"NAMESOCKET_HOLD": "5s", "NAMESOCKET_NEAR": "5s"}
 
 
 class Wrong(Exception):
