@@ -559,6 +559,8 @@ void ns_listener_new(int fd, bool passed)
     l->shareable = shared;
     l->source.fd = -1;
     l->passed = l->shared = l->watched = passed; /* nor is it watched again */
+    if (passed)
+        ns_info("not protected: others may accept from its listener, too");
     ns_table_put(fd, &l->o);
     __atomic_fetch_add(&ns_count_listeners, 1, __ATOMIC_RELAXED);
 }

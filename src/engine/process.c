@@ -199,6 +199,7 @@ void ns_listener_leave(int fd)
         familys = l->shared;
         share_listener(l);
         l->passed = true;
+        ns_info("not protected any more: others may accept from its listener, too");
         ns_guest_end_leases();
     }
     ns_table_unhold(&hold);
