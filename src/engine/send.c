@@ -184,11 +184,24 @@ static bool untouched(int fd)
     return ns_ledger_read(fd, &l) == 0 && ns_carrier_faithful(&fresh, l.acknowledged, l.unacknowledged, false);
 }
 
+/* A peer that has ended its stream has closed, most likely: NEW would be answered by a reset, as
+ * the application's first write is to be. */
+static bool turned_away(int fd)
+{
+    struct ns_ledger l;
+    return ns_ledger_read(fd, &l) == 0 && l.fin_received;
+}
+
 /* NEW and the first bytes in one segment; tx held. */
 static ssize_t push_offer(struct ns_sock *s, int fd, struct out *o)
 {
     if (!untouched(fd)) {
         ns_info("bytes were written around the shim: the connection stays plain TCP");
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        return AGAIN_LATER;
+    }
+    if (turned_away(fd)) {
+        ns_info("the peer has ended its stream already: the connection stays plain TCP");
         ns_sock_event(s, NS_EVENT_DEMOTED);
         return AGAIN_LATER;
     }

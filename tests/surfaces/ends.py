@@ -247,6 +247,20 @@ def hung_up_at_once():
         print(call.__name__, call(a), told(a.recv, 10), told(a.send, b"x"))
 
 
+@case(protects=False)
+def ended_before_the_first_word():
+    """The server turns its client away before that has said anything: a first write is taken all the same."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for _ in range(2):
+        listener, client, server = pair()
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        print(select.select([client], [], [], 5)[0] == [client], select.select([], [client], [], 5)[1] == [client])
+        print(told(client.send, b"x"))
+        dead(client)
+        print(told(client.send, b"x"), told(client.recv, 1))
+
+
 @case(NAMESOCKET_PARK="200ms")
 def answer_before_the_end():
     """The server answers, ends its stream and hangs up: the client reads the answer, then the end."""
