@@ -121,6 +121,13 @@ void ns_watch_stand_in(struct ns_object *o, bool on)
 
 /* ---- in and out of the kernel ---- */
 
+/* A registration is the socket's, and stays when its number is closed, which may be another's
+ * by now (epoll(7), Q6). */
+static int ctl(const struct ns_watch *w, int op, struct epoll_event *event)
+{
+    return ns_object_at(w->fd) == w->object ? ns_sys_epoll_ctl(w->epoll->fd, op, w->fd, event) : -EBADF;
+}
+
 /* What the kernel has now for a one-shot registration: whether it still is
  * armed. (proc(5), /proc/pid/fdinfo of an epoll descriptor.) */
 static uint32_t armed_events(const struct ns_watch *w)
@@ -167,7 +174,7 @@ void ns_watch_suspend(struct ns_object *o)
         if ((w->event.events & EPOLLONESHOT) && (!w->muted || fired(w)))
             w->event.events = armed_events(w);
         w->muted = false;
-        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
+        ctl(w, EPOLL_CTL_DEL, NULL);
         w->removed = true;
     }
 }
@@ -177,9 +184,11 @@ void ns_watch_resume(struct ns_object *o)
     for (struct ns_watch *w = o->watches; w; w = w->next) {
         if (!w->removed)
             continue;
-        if (ns_object_at(w->fd) != o)
+        if (ns_object_at(w->fd) != o) {
             w->fd = o->fd;
-        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->fd, &w->event);
+            w->strayed = true;
+        }
+        ctl(w, EPOLL_CTL_ADD, &w->event);
         w->removed = false;
     }
 }
@@ -192,7 +201,7 @@ void ns_watch_renew(struct ns_object *o)
             continue;
         if (e.events & EPOLLONESHOT)
             e.events = armed_events(w);
-        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->fd, &e);
+        ctl(w, EPOLL_CTL_MOD, &e);
     }
 }
 
@@ -207,7 +216,7 @@ static int put_muted(struct ns_watch *w, int op, bool muted)
     if (muted)
         e.events &= ~(uint32_t)NS_WRITING;
     w->muted = muted && (w->event.events & NS_WRITING);
-    return ns_sys_epoll_ctl(w->epoll->fd, op, w->fd, &e);
+    return ctl(w, op, &e);
 }
 
 void ns_watch_mute(struct ns_object *o)
@@ -245,7 +254,7 @@ void ns_watch_rearm(struct ns_watch *w)
 
 void ns_watch_take_out(struct ns_watch *w)
 {
-    ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->fd, NULL);
+    ctl(w, EPOLL_CTL_DEL, NULL);
     w->removed = true;
 }
 
@@ -254,7 +263,16 @@ void ns_watch_take_out(struct ns_watch *w)
 static struct ns_watch *find(struct ns_object *o, struct ns_object *epoll, int fd)
 {
     for (struct ns_watch *w = o->watches; w; w = w->next)
-        if (w->epoll == epoll && w->fd == fd)
+        if (w->epoll == epoll && w->fd == fd && !w->strayed)
+            return w;
+    return NULL;
+}
+
+/* One that the application knows under another number; the kernel has one place for both. */
+static struct ns_watch *find_strayed(struct ns_object *o, struct ns_object *epoll, int fd)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next)
+        if (w->epoll == epoll && w->fd == fd && w->strayed)
             return w;
     return NULL;
 }
@@ -344,6 +362,12 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd,
         return -EEXIST;
     if (o->kind == NS_KIND_LISTENER)
         ns_door_attend((struct ns_listener *)o);
+    struct ns_watch *strayed = find_strayed(o, epoll, fd);
+    if (strayed) {
+        if (!strayed->removed)
+            ctl(strayed, EPOLL_CTL_DEL, NULL);
+        drop(strayed);
+    }
     bool later = ns_object_suspended(o);
     int err = later ? 0 : ns_sys_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)event);
     if (err < 0)
@@ -444,7 +468,7 @@ int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         } else if (w && op == EPOLL_CTL_DEL) {
             r = w->removed ? 0 : ns_sys_epoll_ctl(epfd, op, fd, event);
             drop(w);
-        } else if (ns_object_suspended(o)) {
+        } else if (ns_object_suspended(o) || find_strayed(o, epoll, fd)) {
             r = -ENOENT;
         }
     }

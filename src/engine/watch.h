@@ -18,6 +18,7 @@ struct ns_watch {
     struct epoll_event event;
     int stand_in; /* an always readable descriptor registered beside it, or -1 */
     bool removed; /* not in the kernel now */
+    bool strayed; /* its number was closed: it is under another of the object's, which nobody chose */
     bool told_writable; /* since it was made or changed, while the first bytes were awaited */
     bool muted;   /* in the kernel without what asks for writability */
 };

@@ -1,5 +1,6 @@
 """Waiting for readiness."""
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -62,6 +63,32 @@ def epoll_twice():
     os.close(copy)
     a.send(b"z")
     print(events(one, 5, names), b.recv(1))
+
+
+@moving
+def epoll_copy_closed():
+    """A registration is the socket's, and stays when the number it was made under is closed, and becomes another's
+    (epoll(7), questions and answers, 6)."""
+    a, b = session()
+    r, w = os.pipe()
+    ep = select.epoll()
+    copy = fcntl.fcntl(b.fileno(), fcntl.F_DUPFD, 50)
+    ep.register(copy, select.EPOLLIN)
+    os.close(copy)
+    os.dup2(r, copy)
+    ep.register(copy, select.EPOLLIN | select.EPOLLET)
+    for _ in range(2):
+        moves(a)
+        os.write(w, b"x")
+        print(ep.poll(5) == [(copy, select.EPOLLIN)], os.read(r, 1), events(ep))
+        a.send(b"y")
+        print(ep.poll(5) == [(copy, select.EPOLLIN)], b.recv(1), events(ep))
+    print(told(ep.modify, b, select.EPOLLIN), told(ep.unregister, b))
+    print(told(ep.register, b, select.EPOLLIN), told(ep.register, b, select.EPOLLIN), told(ep.modify, b, select.EPOLLIN))
+    a.send(b"z")
+    becomes("told", lambda: (b.fileno(), select.EPOLLIN) in ep.poll(1))
+    moves(a)
+    print((b.fileno(), select.EPOLLIN) in ep.poll(5), b.recv(1), told(ep.unregister, copy), told(ep.unregister, b))
 
 
 @moving
