@@ -486,8 +486,11 @@ int ns_broker_listen(const char *address)
 struct ns_broker *ns_broker_new(uv_loop_t *loop, int fd, uid_t only, void (*idle)(void *arg), void *arg)
 {
     struct ns_broker *b = calloc(1, sizeof(*b));
+    int on = 1;
 
-    if (!b || uv_poll_init(loop, &b->poll, fd) < 0) {
+    /* Inherited by what is accepted: what came between that and a setting of its own would come without its
+     * sender's credentials, and pass for nobody's. */
+    if (!b || setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || uv_poll_init(loop, &b->poll, fd) < 0) {
         close(fd);
         free(b);
         return NULL;
