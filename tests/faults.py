@@ -540,6 +540,13 @@ def all_cases(full):
             add(fault, "stream", (f"{client}-{forms[0]}", f"{server}-{forms[1]}"))
         add(fault, "stream", (FORMS[n % len(FORMS)], "poll"), "accept-", pair=AcceptPair)
         add(fault, "stream", ("poll", FORMS[n % len(FORMS)]), "forward-", pair=ForwardPair)
+    # Two processes use it at once, at either end and at both. (With "up" a server's writer has nothing to write.)
+    used = [mode for mode in MODES if mode != "up"]
+    for n, fault in enumerate(FAULTS):
+        form = FORMS[n % len(FORMS)]
+        add(fault, MODES[n % len(MODES)], ("pair-threads", form))
+        add(fault, used[n % len(used)], (form, "pair-threads"))
+        add(fault, "stream", ("pair-threads", "pair-threads"))
     for shape in PLAIN_SHAPES:
         for side in ("client", "server"):
             for fault in ("none", "rst-both"):

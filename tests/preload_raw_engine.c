@@ -276,7 +276,7 @@ struct ns_sock *ns_sock_wake(struct ns_object *o)
     return NULL;
 }
 
-void ns_adopt(int pair)
+void ns_adopt(int pair, ns_relay_begin *relay)
 {
 }
 

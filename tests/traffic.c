@@ -31,6 +31,7 @@ static const char USAGE[] =
     "      --seed N  --record N  --interval-ms N  --timeout S\n"
     "      --server-speaks-first (both sides)  --check-so-error  --json\n"
     "      --as SHAPE          one fork exec vfork spawn inetd prefork (server) daemon setuid privsep (server) passed\n"
+    "                          pair (with -f threads, one connection)\n"
     "      --quiet (client, not with blocking: sends nothing until told to go)\n"
     "On stdin, a line each: go (idle mode), stop (end the stream here). SIGUSR1 and SIGUSR2 say the same.\n";
 
@@ -38,7 +39,7 @@ static const char *const FORMS[] = { "blocking", "select", "poll", "epoll", "epo
 static const char *const MODES[] = { "stream", "up", "down", "records", "idle", "halfclose", "urgent" };
 
 static const char *const SHAPES[] = { "one", "fork", "exec", "vfork", "spawn", "inetd", "prefork", "daemon", "setuid",
-                                      "privsep", "passed" };
+                                      "privsep", "passed", "pair" };
 
 struct traffic_options opt = { .up_bytes = UNTIL_TOLD, .down_bytes = UNTIL_TOLD, .seed = 1, .connections = 1,
                                .record_bytes = 64, .interval_ms = 20, .timeout_s = 60 };
@@ -316,6 +317,7 @@ int main(int argc, char **argv)
     opt.server = argc == 2 && strcmp(argv[0], "serve") == 0;
     bool client = argc == 3 && strcmp(argv[0], "run") == 0;
     if ((!opt.server && !client) || opt.interval_ms == 0 || opt.connections > SERVER_SLOTS ||
+        (opt.shape == SHAPE_PAIR && (opt.form != FORM_THREADS || opt.connections != 1)) ||
         (client && (opt.connections == 0 || opt.shape == SHAPE_PREFORK || opt.shape == SHAPE_PRIVSEP))) {
         fputs(USAGE, stderr);
         return EXIT_USAGE;
@@ -325,13 +327,12 @@ int main(int argc, char **argv)
     opt.host = client ? argv[1] : NULL;
     opt.port = argv[argc - 1];
     all_conns_n = opt.connections ? opt.connections : SERVER_SLOTS;
-    all_conns = calloc(all_conns_n, sizeof *all_conns);
+    all_conns = conn_memory(all_conns_n * sizeof *all_conns);
     if (!all_conns)
         return EXIT_CONNECTION;
     start_control();
     shapes_begin();
     shapes_run(opt.server && !opt.given ? listen_on(opt.port) : -1, all_conns, all_conns_n);
     say("done");
-    free(all_conns);
     return 0;
 }

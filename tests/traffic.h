@@ -41,6 +41,7 @@ enum traffic_shape {
     SHAPE_SETUID,       // who has the connection becomes another user
     SHAPE_PRIVSEP,      // a server: a child in a sandbox begins, another goes on when it has ended
     SHAPE_PASSED,       // another process gets it by SCM_RIGHTS
+    SHAPE_PAIR,         // a child reads, and its parent writes
     SHAPE_COUNT
 };
 
@@ -124,6 +125,9 @@ void conn_init(struct conn *c, int fd, bool server, unsigned number);
 // `opening` is there, read by somebody else.
 void conn_opened(struct conn *c);
 
+// Zeroed memory for connections; with SHAPE_PAIR their processes have it in common. NULL: there is none.
+void *conn_memory(size_t bytes);
+
 // How many bytes may be sent at this moment (opening and banner included), and, when none, after how many ms to
 // ask again (-1: something must arrive first).
 size_t conn_sendable(struct conn *c, int *ask_again_ms);
@@ -169,6 +173,10 @@ struct conn *house_accept(struct house *h);
 
 // Serve or run until all connections have ended.
 void house_run(struct house *h);
+
+// What the threads of FORM_THREADS do with a connection, for who has processes in their place.
+void read_all(struct conn *c);
+void write_all(struct conn *c);
 
 // -- traffic_shapes.c: which processes ---------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define FNV_BASIS UINT64_C(0xcbf29ce484222325)
@@ -17,8 +18,10 @@
 static const char BANNER[16] = "traffic: hello.\n";
 static const uint8_t OPENING_MAGIC[4] = { 'T', 'R', 'A', 'F' };
 
-static _Atomic uint64_t total_in, total_out;
-static atomic_uint total_in_ended;
+static struct totals {
+    _Atomic uint64_t in, out;
+    atomic_uint in_ended;
+} own_totals, *totals = &own_totals;
 
 // SplitMix64's output function: any position of a stream can be made without the ones before it.
 static uint64_t mix(uint64_t x)
@@ -90,13 +93,35 @@ void conn_opened(struct conn *c)
     read_opening(c);
 }
 
+void *conn_memory(size_t bytes)
+{
+    if (opt.shape != SHAPE_PAIR)
+        return calloc(1, bytes);
+    char *p = mmap(NULL, sizeof *totals + bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    totals = (struct totals *)(p + bytes);
+    return p;
+}
+
+static void init_lock(struct conn *c)
+{
+    pthread_mutexattr_t of_mutex;
+    pthread_condattr_t of_cond;
+    pthread_mutexattr_init(&of_mutex);
+    pthread_condattr_init(&of_cond);
+    pthread_mutexattr_setpshared(&of_mutex, PTHREAD_PROCESS_SHARED);
+    pthread_condattr_setpshared(&of_cond, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&c->lock, &of_mutex);
+    pthread_cond_init(&c->changed, &of_cond);
+}
+
 void conn_init(struct conn *c, int fd, bool server, unsigned number)
 {
     *c = (struct conn){ .fd = fd, .server = server, .used = true, .number = number, .mode = opt.mode,
                         .seed = opt.seed, .out_hash = FNV_BASIS, .in_hash = FNV_BASIS,
                         .can_read = true, .can_write = true, .start_ns = now_ns() };
-    pthread_mutex_init(&c->lock, NULL);
-    pthread_cond_init(&c->changed, NULL);
+    init_lock(c);
     memcpy(c->banner, BANNER, sizeof BANNER);
     c->banner_bytes = opt.server_speaks_first ? 0 : sizeof BANNER;
     c->out_total = server ? UNTIL_TOLD : opt.up_bytes;
@@ -282,7 +307,7 @@ size_t conn_send(struct conn *c)
     c->out_bytes += n;
     c->oob_bytes += urgent && n;
     pthread_mutex_unlock(&c->lock);
-    total_out += n;
+    totals->out += n;
     progress(false);
     return n;
 }
@@ -395,11 +420,11 @@ ssize_t conn_receive(struct conn *c)
         note_arrival(c);
     if (got == 0) {
         c->in_ended = true;
-        total_in_ended++;
+        totals->in_ended++;
     }
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
-    total_in += n;
+    totals->in += n;
     progress(got == 0);
     return got;
 }
@@ -475,7 +500,7 @@ void conn_finish(struct conn *c)
 
 void conn_totals(uint64_t *in_bytes, uint64_t *out_bytes, unsigned *in_ended)
 {
-    *in_bytes = total_in;
-    *out_bytes = total_out;
-    *in_ended = total_in_ended;
+    *in_bytes = totals->in;
+    *out_bytes = totals->out;
+    *in_ended = totals->in_ended;
 }

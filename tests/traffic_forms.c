@@ -165,10 +165,15 @@ static void *blocking_loop(void *arg)
 
 // -- a reader and a writer thread per connection -----------------------------------------------------------------
 
+void read_all(struct conn *c)
+{
+    while (conn_receive(c) > 0)
+        ;
+}
+
 static void *reader_thread(void *arg)
 {
-    while (conn_receive(arg) > 0)
-        ;
+    read_all(arg);
     return NULL;
 }
 
@@ -184,12 +189,8 @@ static void wait_changed(struct conn *c, int timeout_ms)
     pthread_mutex_unlock(&c->lock);
 }
 
-static void *writer_thread(void *arg)
+void write_all(struct conn *c)
 {
-    struct conn *c = arg;
-    pthread_t reader;
-    if (pthread_create(&reader, NULL, reader_thread, c) != 0)
-        fail(EXIT_CONNECTION, "no thread");
     while (!conn_advance(c)) {
         int ask_again_ms = -1;
         if (conn_sendable(c, &ask_again_ms) > 0)
@@ -197,6 +198,15 @@ static void *writer_thread(void *arg)
         else
             wait_changed(c, ask_again_ms > 0 && ask_again_ms < 10 ? ask_again_ms : 10);
     }
+}
+
+static void *writer_thread(void *arg)
+{
+    struct conn *c = arg;
+    pthread_t reader;
+    if (pthread_create(&reader, NULL, reader_thread, c) != 0)
+        fail(EXIT_CONNECTION, "no thread");
+    write_all(c);
     pthread_join(reader, NULL);
     conn_finish(c);
     return NULL;

@@ -157,6 +157,33 @@ static void run_given(struct house *h)
     house_run(h);
 }
 
+// -- a pair: two processes use a connection at once ----------------------------------------------------------------
+
+static void *write_pair(void *c)
+{
+    write_all(c);
+    return NULL;
+}
+
+static void run_pair(struct house *h)
+{
+    struct conn *c = h->listener >= 0 ? house_accept(h) : h->conns;
+    pid_t reader = fork_or_fail();
+    if (reader == 0) {
+        if (h->listener >= 0)
+            close(h->listener);
+        read_all(c);
+        _exit(0);
+    }
+    pthread_t writer;
+    if (pthread_create(&writer, NULL, write_pair, c) != 0)
+        fail(EXIT_CONNECTION, "no thread");
+    while (pthread_tryjoin_np(writer, NULL) != 0)
+        control_poll(20);
+    end_like(reader);
+    conn_finish(c);
+}
+
 // -- a daemon ------------------------------------------------------------------------------------------------------
 
 void shapes_begin(void)
@@ -427,6 +454,8 @@ static void serve(struct house *h)
         house_run(h);
     else if (opt.shape == SHAPE_DAEMON)
         become_daemon(h);
+    else if (opt.shape == SHAPE_PAIR)
+        run_pair(h);
     else if (opt.shape == SHAPE_PREFORK)
         serve_by_workers(h);
     else
@@ -473,6 +502,7 @@ static void run(struct house *h)
     case SHAPE_ONE: house_run(h); break;
     case SHAPE_INETD: execute_on_standard(&m, h->conns); break;
     case SHAPE_DAEMON: become_daemon(h); break;
+    case SHAPE_PAIR: run_pair(h); break;
     case SHAPE_SETUID: drop_privileges(); house_run(h); break;
     default: run_apart(h); break;
     }

@@ -1,18 +1,21 @@
 #include "daemon/adopter.h"
 
+#include "daemon/relay.h"
 #include "daemon/shim.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -72,34 +75,211 @@ static int receive_descriptor(int link)
     return fd;
 }
 
-/* ---- in the adopter ---- */
+/* ---- in the adopter: relays ---- */
+
+/* What the engine calls a relay (engine/adopt.h), from one thread to another. */
+struct joint {
+    struct joint *next;
+    int session, end, gate;
+    uv_poll_t waiting; /* for the gate */
+    struct ns_relay *relay;
+    bool over;
+};
+
+static struct {
+    uv_loop_t loop;
+    uv_poll_t link;
+    uv_timer_t idle;
+    uv_async_t handed;
+    uv_mutex_t lock;
+    struct joint *first;        /* handed over, and not begun; lock */
+    unsigned taking, relays;    /* threads, lock; relays */
+    bool stirred;               /* since the idle timer last fired */
+    void (*take)(int pair, void (*relay)(int session, int end, int gate));
+    unsigned (*left)(void);
+} here;
+
+static void on_gate_closed(uv_handle_t *handle)
+{
+    struct joint *j = handle->data;
+
+    close(j->gate);
+    j->gate = -1;
+    if (j->over)
+        free(j);
+    else
+        ns_relay_let_read(j->relay);
+}
+
+/* Whoever was reading has had his read. */
+static void on_gate(uv_poll_t *poll, int status, int events)
+{
+    if (!uv_is_closing((uv_handle_t *)poll))
+        uv_close((uv_handle_t *)poll, on_gate_closed);
+}
+
+static void on_relayed(void *arg)
+{
+    struct joint *j = arg;
+
+    here.relays--;
+    here.stirred = true;
+    j->over = true;
+    if (j->gate < 0)
+        free(j);
+    else
+        on_gate(&j->waiting, 0, 0);
+}
+
+static uv_tcp_t *open_end(int fd)
+{
+    uv_tcp_t *tcp = malloc(sizeof(*tcp));
+
+    if (!tcp || uv_tcp_init(&here.loop, tcp) < 0) {
+        close(fd);
+        free(tcp);
+        return NULL;
+    }
+    if (uv_tcp_open(tcp, fd) == 0)
+        return tcp;
+    close(fd);
+    ns_relay_discard(tcp);
+    return NULL;
+}
+
+/* Both ends are reset where it cannot be. */
+static void begin_relay(struct joint *j)
+{
+    uv_tcp_t *end = open_end(j->end), *session = open_end(j->session);
+
+    if (!end || !session || uv_poll_init(&here.loop, &j->waiting, j->gate) < 0) {
+        if (end)
+            ns_relay_reset(end);
+        if (session)
+            ns_relay_reset(session);
+        close(j->gate);
+        free(j);
+        return;
+    }
+    j->waiting.data = j;
+    j->over = false;
+    here.relays++;
+    j->relay = ns_relay_start_held(end, session, on_relayed, j);
+    if (j->relay && uv_poll_start(&j->waiting, UV_READABLE | UV_DISCONNECT, on_gate) < 0)
+        on_gate(&j->waiting, 0, 0);
+}
+
+static void on_handed(uv_async_t *async)
+{
+    uv_mutex_lock(&here.lock);
+    struct joint *j = here.first, *next;
+    here.first = NULL;
+    uv_mutex_unlock(&here.lock);
+    here.stirred = true;
+    for (; j; j = next) {
+        next = j->next;
+        begin_relay(j);
+    }
+}
+
+/* On a thread that takes. */
+static void hand(int session, int end, int gate)
+{
+    struct joint *j = malloc(sizeof(*j));
+
+    if (!j) {
+        close(session);
+        close(end);
+        close(gate);
+        return;
+    }
+    *j = (struct joint){ .session = session, .end = end, .gate = gate };
+    uv_mutex_lock(&here.lock);
+    j->next = here.first;
+    here.first = j;
+    uv_mutex_unlock(&here.lock);
+    uv_async_send(&here.handed);
+}
+
+/* ---- in the adopter: taking ---- */
+
+static void *take(void *pair)
+{
+    here.take((int)(intptr_t)pair, hand);
+    uv_mutex_lock(&here.lock);
+    here.taking--;
+    uv_mutex_unlock(&here.lock);
+    uv_async_send(&here.handed);
+    return NULL;
+}
+
+/* One thread for each process that hands over, so that none has to wait for another. */
+static void begin_taking(int pair)
+{
+    pthread_t thread;
+
+    uv_mutex_lock(&here.lock);
+    here.taking++;
+    uv_mutex_unlock(&here.lock);
+    if (pthread_create(&thread, NULL, take, (void *)(intptr_t)pair) == 0)
+        pthread_detach(thread);
+    else
+        take((void *)(intptr_t)pair);
+}
+
+static void on_link(uv_poll_t *poll, int status, int events)
+{
+    int fd;
+
+    here.stirred = true;
+    while ((fd = receive_descriptor(LINK)) >= 0)
+        begin_taking(fd);
+    if (fd == -EPIPE)
+        uv_poll_stop(poll);
+}
+
+static bool busy(void)
+{
+    uv_mutex_lock(&here.lock);
+    bool is = here.taking > 0 || here.first;
+    uv_mutex_unlock(&here.lock);
+    return is || here.relays > 0 || here.left() > 0;
+}
+
+static void on_idle(uv_timer_t *timer)
+{
+    bool was = here.stirred;
+
+    here.stirred = false;
+    if (was || busy())
+        return;
+    shutdown(LINK, SHUT_RD); /* whoever sends from here on is told so */
+    on_link(&here.link, 0, UV_READABLE);
+    if (!busy())
+        _exit(0);
+}
 
 __attribute__((noreturn)) static void adopt(void)
 {
-    void (*take)(int pair) = (void (*)(int))dlsym(RTLD_DEFAULT, "namesocket_shim_adopt");
-    unsigned (*left)(void) = (unsigned (*)(void))dlsym(RTLD_DEFAULT, "namesocket_shim_adopted");
-    struct pollfd p = { .fd = LINK, .events = POLLIN };
-    int fd;
+    struct rlimit files;
 
+    here.take = (void (*)(int, void (*)(int, int, int)))dlsym(RTLD_DEFAULT, "namesocket_shim_adopt");
+    here.left = (unsigned (*)(void))dlsym(RTLD_DEFAULT, "namesocket_shim_adopted");
     setsid();
     prctl(PR_SET_NAME, "ns-adopter");
     signal(SIGPIPE, SIG_IGN);
-    if (!take || !left || chdir("/") < 0)
-        _exit(1);
-    for (;;) {
-        bool idle = poll(&p, 1, IDLE_MS) == 0 && left() == 0;
-
-        if (idle)
-            shutdown(LINK, SHUT_RD); /* whoever sends from here on is told so */
-        while ((fd = receive_descriptor(LINK)) >= 0) {
-            take(fd);
-            idle = false;
-        }
-        if (fd == -EPIPE)
-            p.fd = -1;
-        if (idle)
-            _exit(0);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* three for each session */
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
     }
+    if (!here.take || !here.left || chdir("/") < 0 || uv_loop_init(&here.loop) < 0 ||
+        uv_mutex_init(&here.lock) < 0 || uv_async_init(&here.loop, &here.handed, on_handed) < 0 ||
+        uv_poll_init(&here.loop, &here.link, LINK) < 0 || uv_timer_init(&here.loop, &here.idle) < 0)
+        _exit(1);
+    uv_poll_start(&here.link, UV_READABLE | UV_DISCONNECT, on_link);
+    uv_timer_start(&here.idle, on_idle, IDLE_MS, IDLE_MS);
+    uv_run(&here.loop, UV_RUN_DEFAULT);
+    _exit(0);
 }
 
 void ns_adopter_resume(void)

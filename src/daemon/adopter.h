@@ -1,7 +1,8 @@
 /*
- * The processes that see to what others have left undelivered (engine/remains.h): one
- * for each user that a broker has had such a process of, started when there is something,
- * under the shim, and gone when all is delivered. It is this program again.
+ * The processes that see to what others have left undelivered (engine/remains.h), and relay
+ * what others use in common (engine/joint.h): one for each user that a broker has had such a
+ * process of, started when there is something, under the shim, and gone when all is
+ * delivered. It is this program again.
  *
  * A process of its own, because the broker has no engine and what comes with a state
  * is another user's: it runs as that user, and is all that can be hurt.

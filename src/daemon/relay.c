@@ -2,22 +2,24 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 /* Held for each direction: what was read and is not yet written. */
 #define DIRECTION_BYTES (128 * 1024)
 
 /* From one connection to the other. */
 struct direction {
-    struct relay *relay;
+    struct ns_relay *relay;
     uv_tcp_t *from, *to;
     uv_write_t write;
     uv_shutdown_t shutdown;
-    bool ended; /* the end of the stream has been passed on */
+    bool ended;  /* the end of the stream has been passed on */
+    bool urgent; /* the next byte is */
     char bytes[DIRECTION_BYTES];
 };
 
 /* Freed with its last request: libuv answers each, at the latest when its handle is closed. */
-struct relay {
+struct ns_relay {
     struct direction directions[2];
     ns_relay_ended_fn *ended;
     void *ended_arg;
@@ -26,6 +28,14 @@ struct relay {
 };
 
 /* ---- the end ---- */
+
+static int descriptor(const uv_tcp_t *tcp)
+{
+    uv_os_fd_t fd = -1;
+
+    uv_fileno((const uv_handle_t *)tcp, &fd);
+    return fd;
+}
 
 static void on_discarded(uv_handle_t *handle)
 {
@@ -52,7 +62,7 @@ void ns_relay_reset(uv_tcp_t *tcp)
 /* libuv answers a closed handle's requests before it calls this. */
 static void on_closed(uv_handle_t *handle)
 {
-    struct relay *relay = ((struct direction *)handle->data)->relay;
+    struct ns_relay *relay = ((struct direction *)handle->data)->relay;
 
     free(handle);
     if (--relay->open > 0)
@@ -62,7 +72,16 @@ static void on_closed(uv_handle_t *handle)
     free(relay);
 }
 
-static void finish(struct relay *relay, bool reset)
+/* One that was set to be reset if the process is killed is not to be now. */
+static void end_in_order(uv_tcp_t *tcp)
+{
+    struct linger none = { 0 };
+
+    setsockopt(descriptor(tcp), SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    uv_close((uv_handle_t *)tcp, on_closed);
+}
+
+static void finish(struct ns_relay *relay, bool reset)
 {
     if (relay->closing)
         return;
@@ -73,23 +92,32 @@ static void finish(struct relay *relay, bool reset)
         if (reset)
             close_by_reset(tcp, on_closed);
         else
-            uv_close((uv_handle_t *)tcp, on_closed);
+            end_in_order(tcp);
     }
 }
 
 /* ---- the stream ---- */
 
+/* Urgent bytes are left in line (SO_OOBINLINE): no read goes across the mark before one (tcp(7)), so it is read
+ * alone, and passed on as what it is. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     struct direction *d = handle->data;
 
-    *buf = uv_buf_init(d->bytes, sizeof(d->bytes));
+    d->urgent = sockatmark(descriptor(d->from)) == 1;
+    *buf = uv_buf_init(d->bytes, d->urgent ? 1 : sizeof(d->bytes));
+}
+
+/* Where there is no room for it now it goes as any other byte. */
+static bool pass_urgent(struct direction *d)
+{
+    return d->urgent && send(descriptor(d->to), d->bytes, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
 }
 
 static void on_shutdown(uv_shutdown_t *request, int status)
 {
     struct direction *d = request->data;
-    struct relay *relay = d->relay;
+    struct ns_relay *relay = d->relay;
 
     d->ended = true;
     if (status < 0)
@@ -119,6 +147,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
     if (n == 0)
         return;
+    if (n == 1 && pass_urgent(d))
+        return;
     if (n > 0) {
         uv_read_stop(stream);
         out = uv_buf_init(buf->base, (unsigned)n);
@@ -133,9 +163,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         finish(d->relay, true);
 }
 
-static void init_direction(struct relay *relay, int i, uv_tcp_t *from, uv_tcp_t *to)
+static void init_direction(struct ns_relay *relay, int i, uv_tcp_t *from, uv_tcp_t *to)
 {
     struct direction *d = &relay->directions[i];
+    const int on = 1;
 
     d->relay = relay;
     d->from = from;
@@ -143,20 +174,22 @@ static void init_direction(struct relay *relay, int i, uv_tcp_t *from, uv_tcp_t 
     d->ended = false;
     d->write.data = d->shutdown.data = d;
     from->data = d;
+    d->urgent = false;
     /* Small writes pass on as they come. */
     uv_tcp_nodelay(from, 1);
+    setsockopt(descriptor(from), SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
-void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg)
+static struct ns_relay *make(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg)
 {
-    struct relay *relay = malloc(sizeof(*relay));
+    struct ns_relay *relay = malloc(sizeof(*relay));
 
     if (!relay) {
         ns_relay_reset(a);
         ns_relay_reset(b);
         if (ended)
             ended(arg);
-        return;
+        return NULL;
     }
     relay->ended = ended;
     relay->ended_arg = arg;
@@ -164,7 +197,33 @@ void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *ar
     relay->open = 2;
     init_direction(relay, 0, a, b);
     init_direction(relay, 1, b, a);
-    if (uv_read_start((uv_stream_t *)a, on_alloc, on_read) < 0 ||
-        uv_read_start((uv_stream_t *)b, on_alloc, on_read) < 0)
-        finish(relay, true);
+    return relay;
+}
+
+static void begin(struct direction *d)
+{
+    if (!d->relay->closing && uv_read_start((uv_stream_t *)d->from, on_alloc, on_read) < 0)
+        finish(d->relay, true);
+}
+
+void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg)
+{
+    struct ns_relay *relay = ns_relay_start_held(a, b, ended, arg);
+
+    if (relay)
+        ns_relay_let_read(relay);
+}
+
+struct ns_relay *ns_relay_start_held(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg)
+{
+    struct ns_relay *relay = make(a, b, ended, arg);
+
+    if (relay)
+        begin(&relay->directions[0]);
+    return relay;
+}
+
+void ns_relay_let_read(struct ns_relay *relay)
+{
+    begin(&relay->directions[1]);
 }

@@ -10,6 +10,8 @@
 
 #include <uv.h>
 
+struct ns_relay; /* good until it has ended */
+
 /* Told when a relay is over and its handles are freed; `arg` is as it was given. */
 typedef void ns_relay_ended_fn(void *arg);
 
@@ -20,6 +22,13 @@ typedef void ns_relay_ended_fn(void *arg);
  * once, when there is no memory for it).
  */
 void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg);
+
+/*
+ * The same, but that nothing is read from `b` yet: somebody else still does. ns_relay_let_read
+ * ends that; whoever is to call it has to, or the relay may never end.
+ */
+struct ns_relay *ns_relay_start_held(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg);
+void ns_relay_let_read(struct ns_relay *relay);
 
 /* Closes a connected handle from malloc by reset (where libuv can), and frees it. */
 void ns_relay_reset(uv_tcp_t *tcp);

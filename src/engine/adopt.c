@@ -1,11 +1,15 @@
 #include "engine/adopt.h"
 
-#include "engine/remains.h"
 #include "engine/broker.h"
 #include "engine/detect.h"
+#include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/estate.h"
+#include "engine/gate.h"
+#include "engine/handover.h"
 #include "engine/internal.h"
+#include "engine/joint.h"
 #include "engine/laid.h"
 #include "engine/linger.h"
 #include "engine/resume.h"
@@ -15,6 +19,7 @@
 #include "engine/thread.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -79,7 +84,7 @@ static bool room_for(int file)
 }
 
 /* As ns_sock_create, but that no number stands for it; table held. */
-static struct ns_sock *new_session(int file)
+static struct ns_sock *new_session(int file, bool (*read)(struct ns_sock *, int))
 {
     struct ns_sock *s = (struct ns_sock *)ns_object_new(NS_KIND_SOCK);
     if (!s)
@@ -87,7 +92,9 @@ static struct ns_sock *new_session(int file)
     ns_session_init(&s->session, NS_CLIENT, 2);
     ns_ring_init(&s->inbox, 0);
     s->linger_fd = -1;
-    bool taken = ns_laid_take(s, file);
+    bool taken = read(s, file);
+    s->inherited = true; /* the other tells of it still */
+    s->inbox_filled = ns_ring_used(&s->inbox) > 0;
     ns_sock_count(s);
     if (taken)
         return s;
@@ -96,21 +103,62 @@ static struct ns_sock *new_session(int file)
     return NULL;
 }
 
-static bool take(int file, int socket)
+/* What the kernel has to be given before anybody writes again: the rest of the ring, or the end. */
+static bool behind(const struct ns_sock *s)
+{
+    return s->session.carrier.tx_position < s->session.ring.head || (s->session.tx_ended && !s->fin_queued);
+}
+
+static void set_int(int fd, int level, int name, int value)
+{
+    ns_sys_setsockopt(fd, level, name, &value, sizeof value);
+}
+
+/* The socket is the relay's, to read and write as it comes; the users' settings are on theirs. If
+ * this process is killed the peer must not take that for the end of the stream. */
+static void make_relays(struct ns_sock *s, int socket)
+{
+    struct linger reset = { .l_onoff = 1 };
+    ns_sys_setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    set_int(socket, SOL_SOCKET, SO_RCVLOWAT, 1);
+    set_int(socket, SOL_SOCKET, SO_OOBINLINE, 1);
+    set_int(socket, IPPROTO_TCP, TCP_CORK, 0);
+    ns_sys_fcntl(socket, F_SETFL, ns_sys_fcntl(socket, F_GETFL, 0) & ~O_ASYNC);
+    s->low_water = 0;
+    s->rx_urgent = 0; /* that is on its way */
+}
+
+/* In use, under the number that it came with. Table held. */
+static void put_to_use(struct ns_sock *s, int socket)
+{
+    bool here = s->session.state == NS_CONNECTED;
+    s->rx_open = here && !s->inbox_filled;
+    s->tx_open = here && !behind(s);
+    make_relays(s, socket);
+    ns_table_put(socket, &s->o);
+    ns_object_identify(&s->o);
+}
+
+/* Table held. */
+static struct ns_sock *make(int file, int socket, bool (*read)(struct ns_sock *, int))
+{
+    bool good = is_tcp(socket) && of_this_network(socket) && room_for(file);
+    struct ns_sock *s = good ? new_session(file, read) : NULL;
+    if (s && s->session.role == NS_SERVER)
+        ns_sock_index(s);
+    return s;
+}
+
+static bool take_remains(int file, int socket)
 {
     struct ns_hold hold;
     socket = ns_internal(socket);
     if (socket < 0)
         return false;
     ns_table_hold(&hold);
-    bool good = is_tcp(socket) && of_this_network(socket) && room_for(file);
-    struct ns_sock *s = good ? new_session(file) : NULL;
-    if (s) {
+    struct ns_sock *s = make(file, socket, ns_laid_take);
+    if (s)
         s->linger_fd = socket;
-        s->inherited = true; /* the other tells of it still */
-        if (s->session.role == NS_SERVER)
-            ns_sock_index(s);
-    }
     ns_table_unhold(&hold);
     if (s)
         ns_helper_post(s, NS_TODO_ADOPTED);
@@ -119,36 +167,79 @@ static bool take(int file, int socket)
     return s != NULL;
 }
 
-/* ---- the process that leaves ---- */
-
-/* A record with two descriptors. Returns whether it came in time. */
-static bool receive(int pair, int both[2])
+/* What `file` is, once: the sessions of one fork, of which several may come. Table held. */
+static struct ns_share *share_of(const struct ns_handover *h, int file, struct ns_estate **e)
 {
-    uint8_t byte = 0;
+    int own = ns_sys_fcntl(file, F_DUPFD_CLOEXEC, 3);
+    *e = own >= 0 ? ns_estate_adopt(own, h->shares) : NULL;
+    if (!*e)
+        return NULL;
+    struct ns_share *x = ns_estate_use(*e, h->share);
+    ns_estate_unuse(*e); /* that of adopting it */
+    return x;
+}
+
+/* The users' end and the gate become the session's if it is taken, the socket and the relay's end the relay's. */
+static bool take_joint(const struct ns_handover *h, const int *fds)
+{
+    struct ns_hold hold;
+    struct ns_estate *e;
+    struct ns_share *x = NULL;
+    struct ns_sock *s = NULL;
+    int socket = fds[NS_HANDOVER_SOCKET], gate = ns_sys_fcntl(fds[NS_HANDOVER_GATE], F_DUPFD_CLOEXEC, 3);
+    if (gate < 0 || socket >= NS_FD_MAX)
+        return false;
+    ns_table_hold(&hold);
+    x = share_of(h, fds[NS_HANDOVER_ESTATE], &e);
+    if (x)
+        s = make(fds[NS_HANDOVER_STATE], socket, ns_laid_take_whole);
+    if (s) {
+        ns_gate_take(s, ns_internal(gate));
+        ns_joint_keep(s, ns_internal(fds[NS_HANDOVER_USERS_END]));
+        ns_dormant_relay(s, e, x);
+        put_to_use(s, socket);
+    } else if (x) {
+        ns_estate_unuse(e);
+    }
+    ns_table_unhold(&hold);
+    if (s)
+        ns_helper_post(s, NS_TODO_ADOPTED);
+    else
+        ns_sys_close(gate);
+    return s != NULL;
+}
+
+/* ---- the process that hands over ---- */
+
+struct record {
+    struct ns_handover h;
+    size_t count;
+    int fds[NS_HANDOVER_FDS];
+};
+
+/* Returns whether one came in time. */
+static bool receive(int pair, struct record *r)
+{
     union {
         struct cmsghdr header;
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof r->fds)];
     } control;
-    struct iovec iov = { &byte, 1 };
+    struct iovec iov = { &r->h, sizeof r->h };
     struct msghdr m = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
     };
     struct pollfd p = { .fd = pair, .events = POLLIN };
-    struct timespec most = { NS_REMAINS_MS / 1000, NS_REMAINS_MS % 1000 * 1000000 };
-    size_t count = 0;
+    struct timespec most = { NS_HANDOVER_MS / 1000, NS_HANDOVER_MS % 1000 * 1000000 };
+    r->count = 0;
     if (ns_sys_ppoll(&p, 1, &most, NULL) != 1 ||
-        ns_sys_recvmsg(pair, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+        ns_sys_recvmsg(pair, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof r->h)
         return false;
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-        count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(both, CMSG_DATA(c), count * sizeof(int));
+        r->count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(r->fds, CMSG_DATA(c), r->count * sizeof(int));
     }
-    if (count == 2 && byte == NS_REMAINS_SESSION)
-        return true;
-    for (size_t i = 0; i < count; i++)
-        ns_sys_close(both[i]);
-    return false;
+    return true;
 }
 
 static bool say(int pair, uint8_t byte)
@@ -156,14 +247,31 @@ static bool say(int pair, uint8_t byte)
     return ns_sys_send(pair, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
 }
 
-void ns_adopt(int pair)
+/* What is left in the record afterwards is not taken. */
+static bool take_record(struct record *r, ns_relay_begin *relay)
 {
-    int both[2];
-    bool on = ns_helper_start() == 0 && say(pair, NS_REMAINS_READY);
-    while (on && receive(pair, both)) {
-        bool taken = take(both[0], both[1]);
-        ns_sys_close(both[0]);
-        on = say(pair, taken ? NS_REMAINS_TAKEN : NS_REMAINS_REFUSED);
+    int *fds = r->fds;
+    if (r->h.what == NS_HANDOVER_REMAINS && r->count == 2) {
+        bool taken = take_remains(fds[NS_HANDOVER_STATE], fds[NS_HANDOVER_SOCKET]);
+        fds[NS_HANDOVER_SOCKET] = -1;
+        return taken;
+    }
+    if (r->h.what != NS_HANDOVER_JOINT || r->count != NS_HANDOVER_FDS || !take_joint(&r->h, fds))
+        return false;
+    relay(fds[NS_HANDOVER_SOCKET], fds[NS_HANDOVER_RELAYS_END], fds[NS_HANDOVER_GATE]);
+    fds[NS_HANDOVER_SOCKET] = fds[NS_HANDOVER_RELAYS_END] = fds[NS_HANDOVER_USERS_END] = fds[NS_HANDOVER_GATE] = -1;
+    return true;
+}
+
+void ns_adopt(int pair, ns_relay_begin *relay)
+{
+    struct record r;
+    bool on = ns_helper_start() == 0 && say(pair, NS_HANDOVER_READY);
+    while (on && receive(pair, &r)) {
+        bool taken = take_record(&r, relay);
+        for (size_t i = 0; i < r.count; i++)
+            ns_sys_close(r.fds[i]);
+        on = say(pair, taken ? NS_HANDOVER_TAKEN : NS_HANDOVER_REFUSED);
     }
     ns_sys_close(pair);
 }
@@ -180,8 +288,24 @@ static void too_long(struct ns_timer *timer, struct ns_time now)
         ns_sock_bury(s, now); /* the kernel goes on with what it has */
 }
 
+/* It is in use: as one that this process has always had. */
+static void relay_on(struct ns_sock *s, struct ns_time now)
+{
+    ns_info("relaying a session that several processes use");
+    ns_helper_attend(s, now);
+    ns_joint_look(now);
+    if (ns_sock_state(s) == NS_SUSPENDED)
+        ns_resume_suspended(s, now);
+    else if (!__atomic_load_n(&s->tx_open, __ATOMIC_SEQ_CST))
+        ns_swap_replay(s);
+}
+
 void ns_adopt_go_on(struct ns_sock *s, struct ns_time now)
 {
+    if (ns_sock_number(s) >= 0) {
+        relay_on(s, now);
+        return;
+    }
     ns_info("adopted a session with %zu bytes that the peer may lack", ns_ring_used(&s->session.ring));
     s->stalled.fire = too_long;
     ns_timer_set(&s->stalled, ns_time_add(now, ns_time_ms(ns_engine.policy.give_up_ms)));

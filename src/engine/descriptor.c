@@ -4,6 +4,7 @@
 #include "engine/first.h"
 #include "engine/hello.h"
 #include "engine/internal.h"
+#include "engine/joint.h"
 #include "engine/ledger.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
@@ -31,7 +32,7 @@ void ns_fd_born(int fd)
         ns_watch_drop_all(o);
         if (o->kind == NS_KIND_DORMANT)
             ns_dormant_dispose((struct ns_sock *)o);
-        else if (o->kind == NS_KIND_SOCK)
+        else if (o->kind == NS_KIND_SOCK || o->kind == NS_KIND_RELAYED)
             ns_sock_let_go((struct ns_sock *)o);
         else if (o->kind == NS_KIND_LISTENER)
             ns_listener_close((struct ns_listener *)o);
@@ -62,7 +63,7 @@ static ino_t inode_of(int fd)
  * the old socket. Table held, so that this does not happen again. */
 static bool renew_duplicate(const struct ns_object *o, int newfd)
 {
-    if (o->kind != NS_KIND_SOCK || inode_of(newfd) == inode_of(o->fd))
+    if ((o->kind != NS_KIND_SOCK && o->kind != NS_KIND_RELAYED) || inode_of(newfd) == inode_of(o->fd))
         return true;
     int flags = ns_sys_fcntl(newfd, F_GETFD, 0);
     return ns_sys_dup3(o->fd, newfd, flags > 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0) >= 0;
@@ -169,6 +170,9 @@ static void closing(int fd)
         if (!ns_dormant_close((struct ns_sock *)o, fd))
             last_close((struct ns_sock *)o, fd);
         break;
+    case NS_KIND_RELAYED:
+        ns_sock_let_go((struct ns_sock *)o);
+        break;
     case NS_KIND_LISTENER:
         __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
         ns_listener_close((struct ns_listener *)o);
@@ -189,6 +193,9 @@ int ns_fd_closing(int fd)
         ns_table_remove(fd);
         return 0;
     }
+    struct ns_object *o = ns_object_at(fd);
+    if (__builtin_expect(o && ns_object_kind(o) == NS_KIND_SOCK && ((struct ns_sock *)o)->share, 0))
+        ns_joint_leave(fd);
     ns_table_hold(&hold);
     closing(fd);
     ns_table_unhold(&hold);

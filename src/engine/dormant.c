@@ -4,7 +4,9 @@
 #include "engine/engine.h"
 #include "engine/estate.h"
 #include "engine/first.h"
+#include "engine/internal.h"
 #include "engine/heirloom.h"
+#include "engine/joint.h"
 #include "engine/laid.h"
 #include "engine/ledger.h"
 #include "engine/mailbox.h"
@@ -101,6 +103,7 @@ static bool claim(struct ns_sock *s)
     }
     s->laid = laid;
     s->hollow = false;
+    __atomic_store_n(&x->addressed, 0, __ATOMIC_SEQ_CST); /* that was another's */
     if (lent && !catch_up(s)) {
         __atomic_fetch_or(&x->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST);
         return false;
@@ -115,10 +118,13 @@ static void settle_in(struct ns_sock *s)
 {
     if (s->session.state != NS_CONNECTED)
         return;
+    ns_dormant_name(s);
     if (s->session.role == NS_SERVER)
         ns_sock_index(s);
-    ns_helper_post_lazily(s, NS_TODO_BORN);
-    ns_dormant_name(s);
+    if (ns_helper_running()) /* another process may call for it at once */
+        ns_helper_post(s, NS_TODO_BORN);
+    else
+        ns_helper_post_lazily(s, NS_TODO_BORN);
     if (s->session.role == NS_SERVER)
         ns_helper_start_late();
     else
@@ -126,10 +132,31 @@ static void settle_in(struct ns_sock *s)
     ns_sock_touch(s);
 }
 
+/* From where it is read and written nothing more may be: it is a relay's connection. */
+static void put_away(struct ns_sock *s)
+{
+    int dead = ns_internal(ns_sys_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (dead < 0)
+        return;
+    ns_swap_put_under(s, dead);
+    ns_internal_close(dead);
+}
+
+/* Makes it plain TCP for all who have it; not one that is elsewhere already. */
+static uint64_t spoil_for_all(struct ns_share *x)
+{
+    uint64_t word = word_of(x);
+    while (!(word & NS_SHARE_MOVED) && !change(x, word, word | NS_SHARE_PLAIN))
+        word = word_of(x);
+    return word;
+}
+
 /* Another process has it, or had it when it was killed. */
 static void lose(struct ns_sock *s)
 {
-    uint64_t word = s->share ? __atomic_fetch_or(&s->share->word, NS_SHARE_PLAIN, __ATOMIC_SEQ_CST) : 0;
+    uint64_t word = s->share ? spoil_for_all(s->share) : 0;
+    if (word & NS_SHARE_JOINT)
+        put_away(s);
     bool hole = (word & NS_SHARE_MOVED) || ns_ring_used(&s->inbox) > 0 || s->hollow;
     bool awaiting = s->session.state == NS_AWAITING;
     ns_debug("descriptor %d: another process has the session", s->o.fd);
@@ -159,6 +186,8 @@ struct ns_sock *ns_sock_wake(struct ns_object *o)
 {
     struct ns_sock *s = (struct ns_sock *)o;
     struct ns_hold hold;
+    if (!ns_lock_mine(&ns_table_lock))
+        ns_joint_ask(s);
     ns_table_hold(&hold);
     if (o->kind == NS_KIND_DORMANT && o->fds > 0) {
         if (claim(s)) {
@@ -272,6 +301,8 @@ static void begin_share(struct ns_sock *s, struct ns_estate *e, struct ns_share 
     ns_unlock(&s->tx);
     s->laid = 0;
     s->inherited = true;
+    if (ns_random(s->family_secret, sizeof s->family_secret) < 0)
+        memset(s->family_secret, 0, sizeof s->family_secret); /* then nobody can ask */
     if (ns_session_protected(&s->session)) {
         memcpy(x->id, s->session.id, sizeof x->id);
         __atomic_store_n(&x->named, 1, __ATOMIC_SEQ_CST);
@@ -365,7 +396,7 @@ bool ns_dormant_inherit(struct ns_sock *s)
 
 bool ns_dormant_ours(const struct ns_sock *s)
 {
-    return !s->share || (word_of(s->share) & ~NS_SHARE_MOVED) == me();
+    return !s->share || (word_of(s->share) & ~(NS_SHARE_MOVED | NS_SHARE_JOINT)) == me();
 }
 
 /* Those whose connection is gone, or will be, have no part in how it ends. */
@@ -384,7 +415,7 @@ bool ns_dormant_move(struct ns_sock *s)
     if (!s->share)
         return true;
     uint64_t word = word_of(s->share);
-    return word == (me() | NS_SHARE_MOVED) || change(s->share, me(), me() | NS_SHARE_MOVED);
+    return (word & ~NS_SHARE_JOINT) == (me() | NS_SHARE_MOVED) || change(s->share, me(), me() | NS_SHARE_MOVED);
 }
 
 void ns_dormant_plain(struct ns_sock *s)
@@ -395,7 +426,7 @@ void ns_dormant_plain(struct ns_sock *s)
 
 void ns_dormant_name(struct ns_sock *s)
 {
-    if (!s->share || s->session.role != NS_SERVER)
+    if (!s->share)
         return;
     memcpy(s->share->id, s->session.id, sizeof s->share->id);
     __atomic_store_n(&s->share->named, 1, __ATOMIC_SEQ_CST);
@@ -406,11 +437,74 @@ void ns_dormant_address(struct ns_sock *s)
     struct ns_hold hold;
     const uint8_t *mailbox;
     ns_table_hold(&hold);
-    if (s->share && s->session.role == NS_SERVER && ns_dormant_ours(s) && (mailbox = ns_mailbox())) {
+    if (s->share && ns_dormant_ours(s) && (mailbox = ns_mailbox())) {
         memcpy(s->share->mailbox, mailbox, sizeof s->share->mailbox);
         __atomic_store_n(&s->share->addressed, 1, __ATOMIC_SEQ_CST);
     }
     ns_table_unhold(&hold);
+}
+
+enum ns_owner ns_dormant_owner(const struct ns_sock *s, uint8_t mailbox[16])
+{
+    const struct ns_share *x = s->share;
+    /* Where it is not named, nothing is known to be protected. */
+    if (s->o.kind != NS_KIND_DORMANT || s->kept || s->hollow || !x || !__atomic_load_n(&x->named, __ATOMIC_SEQ_CST))
+        return NS_OWNER_NONE;
+    uint64_t word = word_of(x);
+    uint32_t owner = (uint32_t)(word & NS_SHARE_OWNER);
+    if (owner == 0 || owner == me() || (word & (NS_SHARE_PLAIN | NS_SHARE_LENT)) || !ns_holder_alive(owner))
+        return NS_OWNER_NONE;
+    if (!__atomic_load_n(&x->addressed, __ATOMIC_SEQ_CST))
+        return NS_OWNER_SOON;
+    memcpy(mailbox, x->mailbox, sizeof x->mailbox);
+    return NS_OWNER_THERE;
+}
+
+bool ns_dormant_join(struct ns_sock *s, uint64_t *before)
+{
+    *before = word_of(s->share);
+    if ((*before & ~NS_SHARE_MOVED) != me() || !change(s->share, *before, me() | NS_SHARE_MOVED | NS_SHARE_JOINT))
+        return false;
+    /* Whoever wants it meanwhile is to wait for the relay. */
+    __atomic_store_n(&s->share->addressed, 0, __ATOMIC_SEQ_CST);
+    return true;
+}
+
+void ns_dormant_part(struct ns_sock *s, uint64_t before)
+{
+    change(s->share, me() | NS_SHARE_MOVED | NS_SHARE_JOINT, before);
+    __atomic_store_n(&s->share->addressed, 1, __ATOMIC_SEQ_CST);
+}
+
+bool ns_dormant_stranded(struct ns_sock *s)
+{
+    if (!s->share || !ns_dormant_ours(s) || !ns_share_held(s->share, me()))
+        return false;
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    bool laid_down = !gone_for_others(s) && whole(s);
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+    return !laid_down;
+}
+
+void ns_dormant_relay(struct ns_sock *s, struct ns_estate *e, struct ns_share *x)
+{
+    s->estate = e;
+    s->share = x;
+    ns_share_hold(x, me());
+    __atomic_store_n(&x->word, me() | NS_SHARE_MOVED | NS_SHARE_JOINT, __ATOMIC_SEQ_CST);
+}
+
+void ns_dormant_leave(struct ns_sock *s)
+{
+    if (s->o.kind == NS_KIND_DORMANT) {
+        ns_heirloom_spoil(s);
+        s->kept = false;
+        __atomic_fetch_sub(&ns_count_dormant, 1, __ATOMIC_SEQ_CST);
+    }
+    if (s->share)
+        bear_witness(s);
 }
 
 void ns_dormant_fork_child(void)

@@ -68,8 +68,29 @@ void ns_dormant_plain(struct ns_sock *s);
 /* It has an id, and is this process's: whoever of the family accepts a RESUME for it
  * lets it wait. Table held. */
 void ns_dormant_name(struct ns_sock *s);
-/* On the helper, which is there to take it: from now on it is sent here. */
+/* On the helper, which is there to take it: from now on it is sent here, and who calls for
+ * it asks here. */
 void ns_dormant_address(struct ns_sock *s);
+
+/* ---- where a relay is to have it (joint.h); table held ---- */
+
+enum ns_owner {
+    NS_OWNER_NONE,  /* nobody goes on with it, or can be asked */
+    NS_OWNER_SOON,  /* one does, and cannot be asked yet */
+    NS_OWNER_THERE, /* by `mailbox` */
+};
+/* Who has it, if it is dormant here. */
+enum ns_owner ns_dormant_owner(const struct ns_sock *s, uint8_t mailbox[16]);
+/* It is this process's, and about to be a relay's: who does not ask has a connection that is
+ * gone. False when it is not ours alone. `before` is for ns_dormant_part: it is not, after all. */
+bool ns_dormant_join(struct ns_sock *s, uint64_t *before);
+void ns_dormant_part(struct ns_sock *s, uint64_t before);
+/* It is ours, could not be laid down, and others have it still. Table held. */
+bool ns_dormant_stranded(struct ns_sock *s);
+/* The relay has it. */
+void ns_dormant_relay(struct ns_sock *s, struct ns_estate *e, struct ns_share *x);
+/* It is no session here any more; of a server's, a RESUME may still come here. */
+void ns_dormant_leave(struct ns_sock *s);
 
 /* ---- around a sandbox; table held ---- */
 

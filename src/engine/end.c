@@ -65,7 +65,8 @@ void ns_sock_forget(struct ns_sock *s)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (s->o.fds > 0 && !ns_sock_inbox_filled(s)) {
+    /* What a relay has is plain, too, and its numbers are kept for their names (relayed.h). */
+    if (s->o.fds > 0 && !ns_sock_inbox_filled(s) && s->o.kind != NS_KIND_RELAYED) {
         ns_object_each_fd(&s->o, clear_entry, NULL);
         s->o.fds = 0;
         __atomic_store_n(&s->o.fd, -1, __ATOMIC_SEQ_CST);
@@ -76,13 +77,12 @@ void ns_sock_forget(struct ns_sock *s)
     ns_table_unhold(&hold);
 }
 
-/* A plain connection lives as long as plain TCP lets it. */
-static void restore_keepalive(struct ns_sock *s)
+void ns_sock_restore_keepalive(const struct ns_sock *s, int fd)
 {
-    if (!s->keepalive_ours || s->o.fd < 0)
+    if (!s->keepalive_ours || fd < 0)
         return;
     for (int i = 3; i >= 0; i--)
-        ns_sys_setsockopt(s->o.fd, ns_keepalive_options[i].level, ns_keepalive_options[i].name, &s->keepalive[i],
+        ns_sys_setsockopt(fd, ns_keepalive_options[i].level, ns_keepalive_options[i].name, &s->keepalive[i],
                           sizeof(int));
 }
 
@@ -95,7 +95,7 @@ bool ns_sock_demote(struct ns_sock *s, const char *why)
     if (now)
         now = ns_sock_event(s, NS_EVENT_DEMOTED);
     if (now)
-        restore_keepalive(s);
+        ns_sock_restore_keepalive(s, s->o.fd);
     ns_unlock_quiet(&s->tx, &saved);
     if (now && was_protected) {
         ns_info("session demoted: %s", why);
@@ -130,7 +130,7 @@ void ns_sock_disconnect(struct ns_sock *s)
     if (!ns_sock_event(s, s->session.state == NS_ASKING ? NS_EVENT_ANSWER_NO : NS_EVENT_DEMOTED))
         ns_sock_event(s, NS_EVENT_GAVE_UP);
     if (s->o.fd >= 0) {
-        restore_keepalive(s);
+        ns_sock_restore_keepalive(s, s->o.fd);
         ns_inbox_drop(s, s->o.fd, ns_ring_used(&s->inbox));
         if (s->retired)
             ns_swap_start_reception(s->o.fd);

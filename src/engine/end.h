@@ -41,6 +41,10 @@ bool ns_sock_demote(struct ns_sock *s, const char *why);
  * is delivered or read any more. The caller does the real call. No lock held. */
 void ns_sock_disconnect(struct ns_sock *s);
 
+/* A plain connection lives as long as plain TCP lets it: what the application has set, or
+ * not, is so on `fd`. */
+void ns_sock_restore_keepalive(const struct ns_sock *s, int fd);
+
 /* After it became NS_PLAIN: the table entries go, so that the next call is a
  * plain one; but they stay until the inbox is read. No lock held. */
 void ns_sock_forget(struct ns_sock *s);

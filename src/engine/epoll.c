@@ -128,8 +128,8 @@ static bool telling(const struct epoll_event *events, int n)
     return false;
 }
 
-/* Who waits for a session calls for it. */
-static void wake_all_in(int epfd)
+/* One in here that another process may have. Table not held. */
+static struct ns_object *one_dormant(int epfd)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
@@ -137,11 +137,17 @@ static void wake_all_in(int epfd)
     struct ns_watch *w = epoll && epoll->kind == NS_KIND_EPOLL ? epoll->watches : NULL;
     while (w && ns_object_kind(w->object) != NS_KIND_DORMANT)
         w = w->next_in;
-    if (w) {
-        ns_sock_wake(w->object);
-        wake_all_in(epfd); /* its registrations may have gone */
-    }
+    struct ns_object *o = w ? w->object : NULL;
     ns_table_unhold(&hold);
+    return o;
+}
+
+/* Who waits for a session calls for it. None is dormant afterwards. */
+static void wake_all_in(int epfd)
+{
+    struct ns_object *o;
+    while ((o = one_dormant(epfd)))
+        ns_sock_wake(o);
 }
 
 static int ms_until(struct ns_time end)

@@ -26,6 +26,7 @@
 #define NS_SHARE_PLAIN (1ull << 32)  /* it is plain TCP: never replay, never move it */
 #define NS_SHARE_MOVED (1ull << 33)  /* the owner has given up the connection that the others have */
 #define NS_SHARE_LENT  (1ull << 34)  /* the owner is in a sandbox, and uses it around us (quiet.h) */
+#define NS_SHARE_JOINT (1ull << 35)  /* the owner is a relay, or about to make one its (joint.h); moved, too */
 
 struct ns_share {
     uint64_t word;                    /* atomic */

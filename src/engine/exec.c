@@ -35,9 +35,26 @@ static int next_left_behind(void)
     return fd;
 }
 
+/* One that a relay has, which is left to the next program in any case. Table held. */
+static bool left_relayed(struct ns_object *o)
+{
+    return o->kind == NS_KIND_RELAYED && ns_object_inherited(o) >= 0;
+}
+
+static bool any_relayed(void)
+{
+    struct ns_hold hold;
+    bool any = false;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o && !any; o = o->next)
+        any = left_relayed(o);
+    ns_table_unhold(&hold);
+    return any;
+}
+
 bool ns_exec_concerned(void)
 {
-    return ns_table && ns_objects && next_left_behind() >= 0;
+    return ns_table && ns_objects && (next_left_behind() >= 0 || any_relayed());
 }
 
 bool ns_exec_key_sound(const char *psk)
@@ -96,6 +113,8 @@ static int hand_down(void)
     for (struct ns_object *o = ns_objects; begun && o; o = o->next)
         if (left_behind(o) >= 0)
             ns_heirloom_add((struct ns_sock *)o);
+        else if (left_relayed(o))
+            ns_heirloom_add_relayed((struct ns_sock *)o);
     int file = begun ? ns_heirloom_end() : -1;
     ns_table_unhold(&hold);
     return file;

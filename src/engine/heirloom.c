@@ -8,6 +8,7 @@
 #include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/mailbox.h"
+#include "engine/relayed.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
 #include "engine/thread.h"
@@ -33,6 +34,8 @@ struct item {
     uint64_t next;        /* where the one after it begins */
     uint64_t state_bytes; /* behind it; 0: it is with another process */
     bool kept, spoilt;
+    bool relayed; /* no session, but the way to one; without a state */
+    struct ns_name local, peer;
     enum ns_role role;
     int estate; /* its file, or -1 */
     uint32_t shares, share, laid;
@@ -124,6 +127,18 @@ void ns_heirloom_add(struct ns_sock *s)
     if ((s->kept && i.state_bytes == 0) || i.inode == 0 || !put(&i, sizeof i, made_bytes))
         return;
     s->heirloom = made_bytes;
+    made_bytes = i.next;
+    made.items++;
+}
+
+void ns_heirloom_add_relayed(struct ns_sock *s)
+{
+    struct item i = { .relayed = true, .estate = -1, .role = s->session.role, .local = s->local, .peer = s->peer };
+    ns_object_each_fd(&s->o, add_number, &i);
+    i.inode = inode_of(s->o.fd);
+    i.next = made_bytes + sizeof i;
+    if (i.numbers == 0 || i.numbers > NUMBERS_MAX || i.inode == 0 || !put(&i, sizeof i, made_bytes))
+        return;
     made_bytes = i.next;
     made.items++;
 }
@@ -253,6 +268,17 @@ static void put_under(const struct item *i, struct ns_object *o)
     ns_object_identify(o);
 }
 
+static void take_relayed(const struct item *i)
+{
+    struct ns_object *o = ns_object_new(NS_KIND_SOCK);
+    if (!o)
+        return; /* it is a connection like any other, but for its names */
+    ns_relayed_found((struct ns_sock *)o, i->role == NS_CLIENT ? NS_CLIENT : NS_SERVER, &i->local, &i->peer);
+    put_under(i, o);
+    if (o->fds == 0)
+        ns_object_free(o);
+}
+
 static void take_item(int file, uint64_t at, const struct item *i)
 {
     struct ns_object *o = ns_object_new(NS_KIND_SOCK);
@@ -299,7 +325,9 @@ static void take_all(int file, const struct head *h)
     ns_table_hold(&hold);
     uint64_t at = sizeof *h;
     for (uint32_t n = 0; n < h->items && get(file, &i, sizeof i, at); n++, at = i.next)
-        if (i.numbers <= NUMBERS_MAX)
+        if (i.numbers <= NUMBERS_MAX && i.relayed)
+            take_relayed(&i);
+        else if (i.numbers <= NUMBERS_MAX)
             take_item(file, at, &i);
     ns_debug("%u sessions of the program before", h->items);
     disown_estates();
@@ -348,7 +376,7 @@ void ns_heirloom_refuse(void)
         return;
     uint64_t at = sizeof h;
     for (uint32_t n = 0; n < h.items && get(file, &i, sizeof i, at); n++, at = i.next) {
-        if (i.numbers <= NUMBERS_MAX)
+        if (i.numbers <= NUMBERS_MAX && !i.relayed)
             cut(&i);
         if (i.estate > 2 && ns_sys_fcntl(i.estate, F_GET_SEALS, 0) >= 0)
             ns_sys_close(i.estate); /* again for another session of it: no file any more */

@@ -27,6 +27,8 @@
 bool ns_heirloom_begin(void);
 /* Puts it to sleep, and its state there. It stays as it was where that cannot be. */
 void ns_heirloom_add(struct ns_sock *s);
+/* One that a relay has (relayed.h): whose connection it is. */
+void ns_heirloom_add_relayed(struct ns_sock *s);
 /* Returns the file, or -1 where nothing was added. */
 int ns_heirloom_end(void);
 /* At last: it, and the estates, are open after exec. What another thread starts meanwhile

@@ -27,6 +27,7 @@ struct state {
     char name[256];
     struct ns_hello_address given[NS_HELLO_ADDRESSES];
     uint8_t given_count;
+    uint8_t family_secret[32];
 };
 
 static void fill_state(struct state *st, const struct ns_sock *s)
@@ -60,6 +61,7 @@ static void fill_state(struct state *st, const struct ns_sock *s)
     memcpy(st->keepalive, s->keepalive, sizeof st->keepalive);
     memcpy(st->name, s->name, sizeof st->name);
     memcpy(st->given, s->given, sizeof st->given);
+    memcpy(st->family_secret, s->family_secret, sizeof st->family_secret);
     st->session.ring.data = NULL;
 }
 
@@ -86,7 +88,15 @@ static bool usable(const struct state *st)
            x->carrier.tx_position == x->ring.head;
 }
 
-/* Whatever has become of its connection; nothing more is written or read. */
+/* Whatever has become of its connection. */
+static bool relayable(const struct state *st)
+{
+    const struct ns_session *x = &st->session;
+    return x->version == 2 && (x->state == NS_CONNECTED || x->state == NS_SUSPENDED) &&
+           x->carrier.tx_position >= x->ring.tail;
+}
+
+/* The same; nothing more is written or read. */
 static bool deliverable(const struct state *st)
 {
     const struct ns_session *x = &st->session;
@@ -121,6 +131,7 @@ static void take_state(struct ns_sock *s, const struct state *st)
     memcpy(s->name, st->name, sizeof s->name);
     s->name[sizeof s->name - 1] = '\0';
     memcpy(s->given, st->given, sizeof s->given);
+    memcpy(s->family_secret, st->family_secret, sizeof s->family_secret);
 }
 
 /* Where it lies: in the session's share, or in a file. */
@@ -187,6 +198,11 @@ bool ns_laid_take(struct ns_sock *s, int file)
     return read_all(s, &(struct place){ .file = file }, deliverable);
 }
 
+bool ns_laid_take_whole(struct ns_sock *s, int file)
+{
+    return read_all(s, &(struct place){ .file = file }, relayable);
+}
+
 /* At most five pieces. Returns how many. */
 static int pieces_of(const struct ns_sock *s, struct state *st, struct iovec *out)
 {
@@ -238,6 +254,18 @@ uint64_t ns_laid_put(const struct ns_sock *s, int file, uint64_t at)
     return sensible(&st) && usable(&st) ? put(file, at, pieces, n) : 0;
 }
 
+/* In a file of its own. */
+static int put_in_file(struct state *st, const struct iovec *pieces, int n)
+{
+    int file = ns_internal((int)ns_syscall6(SYS_memfd_create, (long)"namesocket", MFD_CLOEXEC, 0, 0, 0, 0));
+    if (file >= 0 && put(file, 0, pieces, n) == 0) {
+        ns_internal_close(file);
+        file = -ENOSPC;
+    }
+    explicit_bzero(st, sizeof *st);
+    return file;
+}
+
 int ns_laid_file(struct ns_sock *s, int fd)
 {
     struct state st;
@@ -247,11 +275,14 @@ int ns_laid_file(struct ns_sock *s, int fd)
     st.inbox_bytes = 0;
     st.session.tx_ended = true;
     int n = 1 + ns_ring_get(&s->session.ring, s->session.ring.tail, pieces + 1);
-    int file = ns_internal((int)ns_syscall6(SYS_memfd_create, (long)"namesocket", MFD_CLOEXEC, 0, 0, 0, 0));
-    if (file >= 0 && put(file, 0, pieces, n) == 0) {
-        ns_internal_close(file);
-        file = -ENOSPC;
-    }
-    explicit_bzero(&st, sizeof st);
-    return file;
+    return put_in_file(&st, pieces, n);
+}
+
+int ns_laid_whole_file(struct ns_sock *s, int fd)
+{
+    struct state st;
+    struct iovec pieces[5];
+    forget_acknowledged(s, fd);
+    int n = pieces_of(s, &st, pieces);
+    return put_in_file(&st, pieces, n);
 }

@@ -32,4 +32,8 @@ int ns_laid_file(struct ns_sock *s, int fd);
 /* Reads it, into a new object. Table held. */
 bool ns_laid_take(struct ns_sock *s, int file);
 
+/* The same for one that goes on with all of it (joint.h). */
+int ns_laid_whole_file(struct ns_sock *s, int fd);
+bool ns_laid_take_whole(struct ns_sock *s, int file);
+
 #endif

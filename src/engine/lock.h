@@ -53,6 +53,12 @@ static inline bool ns_lock(struct ns_lock *l)
     return ns_lock_contended(l, self);
 }
 
+/* Whether this thread holds it. */
+static inline bool ns_lock_mine(const struct ns_lock *l)
+{
+    return (__atomic_load_n(&l->word, __ATOMIC_RELAXED) & ~NS_LOCK_WAITERS) == ns_self();
+}
+
 static inline void ns_unlock(struct ns_lock *l)
 {
     if (__builtin_expect(l->nested > 0, 0))

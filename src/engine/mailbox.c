@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 #include "engine/hello.h"
 #include "engine/internal.h"
+#include "engine/joint.h"
 #include "engine/lock.h"
 #include "engine/ready.h"
 #include "engine/serve.h"
@@ -14,11 +15,14 @@
 #include <string.h>
 #include <sys/un.h>
 
-enum { PASSED = 1, MUTE = 2 };
+enum { PASSED = 1, MUTE = 2, JOINT = 3 };
 
 struct letter {
     uint8_t kind;
-    uint8_t packet[NS_PACKET_BYTES_RESUME];
+    union {
+        uint8_t packet[NS_PACKET_BYTES_RESUME];
+        struct ns_joint_question question;
+    };
 };
 
 static struct ns_lock lock;
@@ -116,6 +120,13 @@ bool ns_mailbox_pass(const uint8_t to[NS_MAILBOX_BYTES], int fd, const uint8_t *
     return send_letter(to, &l, fd);
 }
 
+bool ns_mailbox_ask(const uint8_t to[NS_MAILBOX_BYTES], int fd, const struct ns_joint_question *q)
+{
+    struct letter l = { .kind = JOINT };
+    l.question = *q;
+    return send_letter(to, &l, fd);
+}
+
 bool ns_mailbox_mute_parent(void)
 {
     struct letter l = { .kind = MUTE };
@@ -160,30 +171,39 @@ static bool trusted(uid_t from)
            from == (uid_t)ns_syscall6(SYS_getuid, 0, 0, 0, 0, 0, 0);
 }
 
-static void arrived(struct ns_source *s, uint32_t events, struct ns_time now)
+ssize_t ns_mailbox_receive(int fd, struct iovec *iov, int *passed, uid_t *from)
 {
-    struct letter l;
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
     } control;
-    struct iovec iov = { &l, sizeof l };
     struct msghdr m = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+        .msg_iov = iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
     };
-    uid_t from = (uid_t)-1;
-    ssize_t n = ns_sys_recvmsg(s->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    *from = (uid_t)-1;
+    *passed = -1;
+    ssize_t n = ns_sys_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
-        return;
-    int fd = received_descriptor(&m, &from);
-    bool good = n == sizeof l && trusted(from);
+        return n;
+    *passed = received_descriptor(&m, from);
+    return trusted(*from) ? n : -EPERM;
+}
+
+static void arrived(struct ns_source *s, uint32_t events, struct ns_time now)
+{
+    struct letter l;
+    struct iovec iov = { &l, sizeof l };
+    uid_t from;
+    int fd;
+    bool good = ns_mailbox_receive(s->fd, &iov, &fd, &from) == sizeof l;
     if (good && l.kind == MUTE)
         ns_hello_mute();
-    if (good && l.kind == PASSED && fd >= 0) {
+    if (good && l.kind == PASSED && fd >= 0)
         ns_serve_take_passed(fd, l.packet, sizeof l.packet, true, now);
-        return;
-    }
-    ns_internal_close(fd);
+    else if (good && l.kind == JOINT && fd >= 0)
+        ns_joint_asked(&l.question, from, fd, now);
+    else
+        ns_internal_close(fd);
 }
 
 /* ---- fork ---- */

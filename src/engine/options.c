@@ -3,6 +3,7 @@
 #include "engine/connect.h"
 #include "engine/engine.h"
 #include "engine/inbox.h"
+#include "engine/relayed.h"
 #include "engine/sock.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
@@ -43,7 +44,9 @@ static void learn_ends(struct ns_sock *s, int fd)
 
 int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    struct ns_sock *s = moved(fd);
+    struct ns_sock *s = moved(fd), *relayed = ns_relayed_at(fd);
+    if (relayed)
+        return relayed->local.length ? tell(&relayed->local, addr, len) : NS_NOT_OURS;
     if (s)
         learn_ends(s, fd);
     else if ((s = ns_sock_peek(fd)) && ns_sock_state(s) != NS_FAILED)
@@ -53,7 +56,9 @@ int ns_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 
 int ns_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    struct ns_sock *s = moved(fd);
+    struct ns_sock *s = moved(fd), *relayed = ns_relayed_at(fd);
+    if (relayed)
+        return relayed->peer.length ? tell(&relayed->peer, addr, len) : NS_NOT_OURS;
     if (s)
         learn_ends(s, fd);
     return s && s->peer.length ? tell(&s->peer, addr, len) : NS_NOT_OURS;

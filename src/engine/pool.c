@@ -1,4 +1,5 @@
 /* Memory for objects that is never unmapped, and never used for another kind of object. */
+#include "engine/gate.h"
 #include "engine/broker.h"
 #include "engine/dormant.h"
 #include "engine/listener.h"
@@ -83,8 +84,11 @@ struct ns_object *ns_object_new(enum ns_kind kind)
 
 void ns_object_free(struct ns_object *o)
 {
+    if (o->kind == NS_KIND_RELAYED)
+        __atomic_store_n(&o->kind, NS_KIND_SOCK, __ATOMIC_SEQ_CST); /* of their pool */
     if (o->kind == NS_KIND_SOCK) {
         struct ns_sock *s = (struct ns_sock *)o;
+        ns_gate_try(s);
         ns_broker_freed(s);
         ns_sock_unindex(s);
         ns_dormant_drop(s);

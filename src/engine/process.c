@@ -9,6 +9,7 @@
 #include "engine/exec.h"
 #include "engine/first.h"
 #include "engine/internal.h"
+#include "engine/joint.h"
 #include "engine/last.h"
 #include "engine/ledger.h"
 #include "engine/linger.h"
@@ -16,6 +17,7 @@
 #include "engine/mailbox.h"
 #include "engine/names.h"
 #include "engine/ready.h"
+#include "engine/relayed.h"
 #include "engine/remains.h"
 #include "engine/guest.h"
 #include "engine/heirloom.h"
@@ -144,12 +146,27 @@ bool ns_spawn_concerned(void)
     return ns_exec_concerned() && __atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED) == 0;
 }
 
+/* One that another process may have, or NULL. */
+static struct ns_object *next_dormant(struct heir *h)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    struct ns_object *o = ns_objects;
+    while (o && !(o->kind == NS_KIND_DORMANT && inherits(h, o)))
+        o = o->next;
+    ns_table_unhold(&hold);
+    return o;
+}
+
 void ns_spawn_prepare(bool (*given)(int fd))
 {
     struct heir child = { .spawned = true, .given = given };
     int fd;
     if (!ns_table)
         return;
+    /* To ask another process takes a while: not later, when the table is held. */
+    for (struct ns_object *o; (o = next_dormant(&child));)
+        ns_sock_wake(o);
     /* As before exec: what is spawned knows nothing of NEW. */
     while ((fd = next_awaiting(&child)) >= 0)
         if (ns_fd_demote(fd, "spawn", true) == -ENOBUFS)
@@ -324,6 +341,10 @@ static void inherit_object(struct ns_object *o)
 {
     struct ns_sock *s = (struct ns_sock *)o;
     bool sock = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT;
+    if (o->fd >= 0 && o->kind == NS_KIND_RELAYED) {
+        ns_relayed_inherit(s);
+        return;
+    }
     if (o->fd < 0 || (sock && !ns_dormant_inherit(s) && s->session.state != NS_AWAITING))
         disinherit(o);
     else if (sock && !s->share)
@@ -377,6 +398,7 @@ void ns_process_exiting(void)
 {
     if (!ns_table || !ns_table_own())
         return;
+    ns_joint_leave(-1);
     ns_dormant_lay_all();
     ns_await_delivered(false);
 }

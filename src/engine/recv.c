@@ -11,6 +11,7 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
+#include "engine/gate.h"
 #include "engine/inbox.h"
 #include "engine/ledger.h"
 #include "engine/libc.h"
@@ -162,6 +163,8 @@ static NS_FLAT ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, str
     ssize_t n = libc_recv(fd, i);
     ns_slot_reading_over(slot);
     bool same = flows(s, generation);
+    if (__builtin_expect(!same, 0))
+        ns_gate_try(s);
     ns_sock_touch(s);
     if (n > 0) {
         /* MSG_WAITALL ends early when the connection is being replaced, or dies. */
@@ -181,6 +184,9 @@ static NS_FLAT ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, str
             __atomic_store_n(&s->rx_ended, true, __ATOMIC_SEQ_CST);
         return (ssize_t)i->done;
     }
+    /* By us, so that it goes on where the session is now (gate.h), unless a handler says otherwise. */
+    if (n == -EINTR && !same && i->since.ending == ns_handled.ending)
+        return RETRY;
     if (n == -EAGAIN && waits_in_block(i))
         return nothing(s, slot, fd, i, POLLIN, rx_flows);
     if (n < 0 && !same && ns_error_is_loss((int)n))
@@ -452,6 +458,15 @@ static __attribute__((noinline)) void await_helper(int fd, struct in *i)
     errno = saved;
 }
 
+/* The session is none any more, and a part has come: with MSG_WAITALL, the rest. */
+static __attribute__((noinline)) ssize_t receive_rest(int fd, struct in *i)
+{
+    if (i->done == 0)
+        return NS_NOT_OURS;
+    ssize_t n = i->flags & MSG_WAITALL ? libc_recv(fd, i) : 0;
+    return (ssize_t)i->done + (n > 0 ? n : 0);
+}
+
 static NS_FLAT ssize_t receive(int fd, struct in *i)
 {
     struct ns_slot *slot = NULL;
@@ -459,7 +474,7 @@ static NS_FLAT ssize_t receive(int fd, struct in *i)
     do {
         struct ns_sock *s = ns_sock_at(fd);
         if (!s)
-            return i->done > 0 ? (ssize_t)i->done : NS_NOT_OURS;
+            return receive_rest(fd, i);
         if (!slot && !(slot = ns_slot_self()))
             return -ENOBUFS;
         if (!ns_slot_enter_reading(slot, s))

@@ -1,9 +1,9 @@
 #include "engine/remains.h"
 
-#include "engine/broker.h"
 #include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/handover.h"
 #include "engine/internal.h"
 #include "engine/laid.h"
 #include "engine/ledger.h"
@@ -73,71 +73,6 @@ static bool undelivered_any(bool by_exec)
     return any;
 }
 
-/* ---- the other process ---- */
-
-/* Returns 1, 0 at its end, or -EAGAIN when there was none in time. */
-static int receive(int fd, uint8_t *byte)
-{
-    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(NS_REMAINS_MS));
-    for (;;) {
-        struct pollfd p = { .fd = fd, .events = POLLIN };
-        int64_t left = ns_time_sub(end, ns_now()).ns;
-        struct timespec ts = { left / 1000000000, left % 1000000000 };
-        int r = left > 0 ? ns_sys_ppoll(&p, 1, &ts, NULL) : 0;
-        if (r == 1)
-            return ns_sys_recv(fd, byte, 1, MSG_DONTWAIT) == 1;
-        if (r != -EINTR)
-            return -EAGAIN;
-    }
-}
-
-/* The connection to a process that is ready, an internal descriptor, or a negative errno. */
-static int find_adopter(void)
-{
-    struct ns_message m = { .type = NS_MESSAGE_ADOPT };
-    int pair[2];
-    uint8_t byte = 0;
-    int broker = ns_broker_open();
-    if (broker < 0)
-        return broker;
-    int err = ns_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
-    if (err == 0) {
-        pair[0] = ns_internal(pair[0]);
-        err = ns_broker_send_on(broker, &m, pair[1]);
-        ns_sys_close(pair[1]);
-        if (err == 0 && !(receive(pair[0], &byte) == 1 && byte == NS_REMAINS_READY))
-            err = -EAGAIN;
-        if (err < 0)
-            ns_internal_close(pair[0]);
-    }
-    ns_internal_close(broker);
-    return err < 0 ? err : pair[0];
-}
-
-/* One that does not answer may take it yet: it is that one's. */
-static bool send_session(int to, int file, int socket)
-{
-    uint8_t byte = NS_REMAINS_SESSION;
-    int both[2] = { file, socket };
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof both)];
-    } control = {
-        .header = { .cmsg_len = CMSG_LEN(sizeof both), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS }
-    };
-    struct iovec iov = { &byte, 1 };
-    struct msghdr m = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
-    };
-    memcpy(CMSG_DATA(&control.header), both, sizeof both);
-    if (ns_sys_sendmsg(to, &m, MSG_NOSIGNAL) != 1)
-        return false;
-    int r = receive(to, &byte);
-    if (r == -EAGAIN)
-        ns_sys_shutdown(to, SHUT_RDWR); /* its answer must not be taken for the next one's */
-    return r == -EAGAIN || (r == 1 && byte == NS_REMAINS_TAKEN);
-}
-
 /* ---- handing over, on the helper ---- */
 
 static int heir = -1;               /* the connection, for the helper; atomic */
@@ -200,7 +135,7 @@ static void hand_over(struct ns_sock *s, int to, struct ns_time now)
     ns_serve_forget(s);
     ns_swap_stop_replay(s);
     int file = freeze(s, &socket, &open);
-    if (file >= 0 && socket >= 0 && send_session(to, file, socket))
+    if (file >= 0 && socket >= 0 && ns_handover_send(to, &(struct ns_handover){ .what = NS_HANDOVER_REMAINS }, (int[]){ file, socket }, 2))
         handed(s, now);
     else
         refused(s, open, now);
@@ -279,7 +214,7 @@ void ns_remains_leave(bool by_exec)
     wait_while(undelivered_any, by_exec, MOMENT_MS);
     if (!undelivered_any(by_exec) || !ns_helper_here())
         return;
-    int to = find_adopter();
+    int to = ns_handover_open();
     if (to < 0) {
         ns_debug("nobody takes what is undelivered: %s", strerror(-to));
         return;
@@ -289,7 +224,7 @@ void ns_remains_leave(bool by_exec)
     __atomic_store_n(&heir, to, __ATOMIC_RELEASE);
     ns_helper_look();
     /* Each session is waited for as long; one that hangs must not keep the process for ever. */
-    wait_while(under_way, false, 5 * NS_REMAINS_MS);
+    wait_while(under_way, false, 5 * NS_HANDOVER_MS);
 }
 
 /*

@@ -1,17 +1,7 @@
 /*
  * What a process leaves behind that ends with bytes undelivered: each such session goes,
- * with its state (laid.h) and its socket, to a process of the broker's that sees it to
- * its end (adopt.h), by a connection between the two that the broker has made.
- *
- *     leaving             broker             adopter
- *        │ ADOPT, one end    │                  │
- *        │ of a socket pair  │ the end          │
- *        │ ────────────────► │ ───────────────► │ (started, if there is none)
- *        │ ◄──────────────────────────── READY  │
- *        │ a session: its state, its socket     │
- *        │ ───────────────────────────────────► │ has it from here on
- *        │ ◄──────────────────────────── TAKEN  │
- *        ▼ ends                                 ▼ delivers
+ * with its state (laid.h) and its socket, to a process of the broker's (handover.h) that
+ * sees it to its end (adopt.h).
  */
 #ifndef NS_ENGINE_REMAINS_H
 #define NS_ENGINE_REMAINS_H
@@ -19,17 +9,6 @@
 #include "core/time.h"
 
 #include <stdbool.h>
-
-/* What is said on that connection, a byte each. */
-enum {
-    NS_REMAINS_READY = 'R',
-    NS_REMAINS_SESSION = 'S', /* with two descriptors: the state's file, the socket */
-    NS_REMAINS_TAKEN = 'T',
-    NS_REMAINS_REFUSED = 'N', /* too much, or no sense in it: it stays where it is */
-};
-
-/* So long each waits for the other. */
-#define NS_REMAINS_MS 2000
 
 /*
  * The process ends, or becomes another program (`by_exec`: then it is about what that does not

@@ -403,13 +403,28 @@ static NS_FLAT ssize_t round_once(struct ns_sock *s, int fd, struct out *o, stru
     return r;
 }
 
+/* The session is none any more, and a part is out: the rest, as the kernel would go on. */
+static __attribute__((noinline)) ssize_t send_rest(int fd, struct out *o)
+{
+    ssize_t n = 1;
+    if (o->done == 0)
+        return NS_NOT_OURS;
+    while (n > 0 && o->done < o->total && !ns_nonblocking(fd, o->flags)) {
+        struct iovec iov[PIECE_IOVS];
+        struct msghdr m = { .msg_iov = iov, .msg_iovlen = gather(o, o->total - o->done, iov) };
+        n = ns_sys_sendmsg(fd, &m, o->flags | MSG_NOSIGNAL);
+        o->done += n > 0 ? (size_t)n : 0;
+    }
+    return (ssize_t)o->done;
+}
+
 static NS_FLAT ssize_t send_all(int fd, struct out *o)
 {
     struct ns_time deadline = { 0 };
     for (;;) {
         struct ns_sock *s = ns_sock_at(fd);
         if (!s)
-            return o->done > 0 ? (ssize_t)o->done : NS_NOT_OURS;
+            return send_rest(fd, o);
         ssize_t r = round_once(s, fd, o, &deadline);
         if (r != 0 || o->total == 0)
             return r;

@@ -64,7 +64,7 @@ static struct ns_slot *claim_from(struct chunk *chunk)
     for (int i = 0; i < chunk->count; i++) {
         struct ns_slot *slot = &chunk->slots[i];
         uint32_t free = 0;
-        if (__atomic_compare_exchange_n(&slot->claimed, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        if (__atomic_compare_exchange_n(&slot->claimed, &free, ns_self(), false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
             slot->wait_fd = -1;
             slot->depth = 0;
             return slot;
@@ -120,7 +120,9 @@ void ns_slots_fork_child(void)
             slot->wait_fd = -1;
             slot->waiting = 0;
             ns_lock_reset(&slot->wake);
-            if (slot != self) {
+            if (slot == self) {
+                slot->claimed = ns_self();
+            } else {
                 for (int d = 0; d < NS_SLOT_DEPTH; d++)
                     slot->inside[d] = NULL;
                 slot->claimed = 0;
@@ -216,6 +218,22 @@ bool ns_slots_inside(const void *object)
 bool ns_slots_reading(const void *object)
 {
     return any_entry((uintptr_t)object | READING, UINTPTR_MAX);
+}
+
+size_t ns_slots_readers(const void *object, uint32_t *out, size_t room)
+{
+    size_t n = 0;
+    for (struct chunk *c = __atomic_load_n(&chunks, __ATOMIC_ACQUIRE); c; c = c->next)
+        for (int i = 0; i < c->count; i++) {
+            struct ns_slot *slot = &c->slots[i];
+            uint32_t thread = __atomic_load_n(&slot->claimed, __ATOMIC_ACQUIRE);
+            bool reads = false;
+            for (int d = 0; thread && d < NS_SLOT_DEPTH && !reads; d++)
+                reads = (uintptr_t)__atomic_load_n(&slot->inside[d], __ATOMIC_SEQ_CST) == ((uintptr_t)object | READING);
+            if (reads && n++ < room)
+                out[n - 1] = thread;
+        }
+    return n;
 }
 
 int ns_slot_wait_prepare(struct ns_slot *slot)

@@ -34,7 +34,7 @@ struct ns_slot {
     uintptr_t frame[NS_SLOT_DEPTH];           /* the thread's own */
     uint32_t depth;                           /* the thread's own */
     struct ns_scratch scratch[NS_SLOT_DEPTH]; /* the thread's own */
-    uint32_t claimed;                         /* the slot has a thread */
+    uint32_t claimed;                         /* the thread that has the slot, or 0 */
     uint32_t waiting;                         /* the thread is about to block, or blocks, on wait_fd */
     uint32_t signalled;                       /* wait_fd has been written to since it was last emptied */
     struct ns_lock wake;                      /* wait_fd is being written to, or given back */
@@ -62,6 +62,8 @@ void ns_slot_leave(struct ns_slot *slot);
 /* Whether any thread, the caller's included, is inside `object`, or reads it. */
 bool ns_slots_inside(const void *object);
 bool ns_slots_reading(const void *object);
+/* The threads that read it: as many as there is room for in `out`. Returns how many there are. */
+size_t ns_slots_readers(const void *object, uint32_t *out, size_t room);
 
 /*
  * Waiting for a session to change: _prepare returns a descriptor that becomes

@@ -31,6 +31,7 @@ enum ns_kind {
     NS_KIND_LISTENER,
     NS_KIND_DORMANT, /* a session that another process may have: struct ns_sock, see dormant.h */
     NS_KIND_EPOLL, /* an epoll descriptor that has sessions or listeners in it */
+    NS_KIND_RELAYED, /* a connection to who has the session: struct ns_sock, see relayed.h */
 };
 
 struct ns_watch; /* watch.h */
@@ -155,6 +156,7 @@ struct ns_sock {
     } remains;                 /* table */
     uint64_t leaving_at;       /* what the peer's kernel had when the process began to end; table */
 
+    uint8_t family_secret[32];    /* what all know who have it since a fork, and nobody else (joint.h); table */
     struct ns_estate *estate;     /* other processes have it too: what they share; table and tx */
     struct ns_share *share;
     uint32_t laid;                /* which state of those laid down this is; table */
@@ -164,6 +166,9 @@ struct ns_sock {
     bool kept;                    /* asleep over an exec, but this process's all the while; table */
     uint64_t heirloom;            /* where the program that follows finds it, 0: nowhere; table */
     struct ns_time dormant_since; /* table */
+    bool leaving;                 /* it is to become a relay's, and a thread waits for that; atomic */
+    int gate;                     /* 1 + a descriptor (gate.h), 0: none; atomic */
+    int users_end;                /* 1 + a descriptor (joint.h), 0: none; in a relay; table */
 };
 
 /* The four settings of keepalive, in the order of ns_sock.keepalive (options.c). */

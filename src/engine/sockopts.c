@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <string.h>
 
 #ifndef SO_PREFER_BUSY_POLL
@@ -67,6 +68,32 @@ static const struct {
     { IPPROTO_IPV6, IPV6_AUTOFLOWLABEL }, { IPPROTO_IPV6, IPV6_DONTFRAG },
 };
 
+/* Of them, what means nothing on a connection within the host, or something else. */
+static const struct {
+    int level, name;
+} of_path[] = {
+    { SOL_SOCKET, SO_MARK },            { SOL_SOCKET, SO_BUSY_POLL },
+    { SOL_SOCKET, SO_INCOMING_CPU },    { SOL_SOCKET, SO_DONTROUTE },
+    { SOL_SOCKET, SO_MAX_PACING_RATE }, { SOL_SOCKET, SO_PREFER_BUSY_POLL },
+    { IPPROTO_TCP, TCP_CONGESTION },    { IPPROTO_TCP, TCP_SYNCNT },
+    { IPPROTO_TCP, TCP_LINGER2 },       { IPPROTO_TCP, TCP_WINDOW_CLAMP },
+    { IPPROTO_TCP, TCP_USER_TIMEOUT },  { IPPROTO_TCP, TCP_TX_DELAY },
+    { IPPROTO_IP, IP_TOS },             { IPPROTO_IP, IP_TTL },
+    { IPPROTO_IP, IP_MTU_DISCOVER },    { IPPROTO_IP, IP_MINTTL },
+    { IPPROTO_IP, IP_FREEBIND },        { IPPROTO_IP, IP_TRANSPARENT },
+    { IPPROTO_IPV6, IPV6_TCLASS },      { IPPROTO_IPV6, IPV6_UNICAST_HOPS },
+    { IPPROTO_IPV6, IPV6_MTU_DISCOVER }, { IPPROTO_IPV6, IPV6_MINHOPCOUNT },
+    { IPPROTO_IPV6, IPV6_AUTOFLOWLABEL }, { IPPROTO_IPV6, IPV6_DONTFRAG },
+};
+
+static bool is_of_path(int level, int name)
+{
+    for (size_t i = 0; i < sizeof of_path / sizeof *of_path; i++)
+        if (of_path[i].level == level && of_path[i].name == name)
+            return true;
+    return false;
+}
+
 static void copy_one(int from, int to, int level, int name)
 {
     char is[32] = "", now[32] = "";
@@ -115,11 +142,22 @@ static void copy_forgotten(int to, const int values[NS_SOCKOPTS_FORGOTTEN])
             ns_sys_setsockopt(to, IPPROTO_TCP, forgotten[i], &values[i], sizeof values[i]);
 }
 
-void ns_sockopts_copy(int from, int to, const int values[NS_SOCKOPTS_FORGOTTEN])
+static void copy_all(int from, int to, bool path)
 {
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        copy_one(from, to, options[i].level, options[i].name);
+        if (path || !is_of_path(options[i].level, options[i].name))
+            copy_one(from, to, options[i].level, options[i].name);
     copy_buffer(from, to, SO_SNDBUF, 1);
     copy_buffer(from, to, SO_RCVBUF, 2);
+}
+
+void ns_sockopts_copy(int from, int to, const int values[NS_SOCKOPTS_FORGOTTEN])
+{
+    copy_all(from, to, true);
     copy_forgotten(to, values);
+}
+
+void ns_sockopts_copy_within(int from, int to)
+{
+    copy_all(from, to, false);
 }

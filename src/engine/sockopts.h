@@ -11,4 +11,8 @@ void ns_sockopts_remember(int fd, int values[NS_SOCKOPTS_FORGOTTEN]);
  * `from` had. */
 void ns_sockopts_copy(int from, int to, const int values[NS_SOCKOPTS_FORGOTTEN]);
 
+/* The same for a connection within the host: not what is about the way that segments take,
+ * how they are sent on it or how long one is waited for. */
+void ns_sockopts_copy_within(int from, int to);
+
 #endif

@@ -3,6 +3,7 @@
 #include "engine/dormant.h"
 #include "engine/end.h"
 #include "engine/engine.h"
+#include "engine/gate.h"
 #include "engine/inbox.h"
 #include "engine/internal.h"
 #include "engine/large.h"
@@ -53,7 +54,7 @@ void ns_swap_start_reception(int fd)
 static bool readers_left(struct ns_sock *s, int fd)
 {
     struct ns_time end = ns_time_add(ns_now(), ns_time_ms(READERS_MS));
-    for (int i = 0; ns_slots_reading(s); i++) {
+    for (int i = 0; ns_slots_reading(s) || !ns_gate_open(s); i++) {
         if (!ns_time_before(ns_now(), end))
             return false;
         /* Wakes whoever sleeps in a read; repeated for one that was about to. */
@@ -338,20 +339,31 @@ static ino_t inode_of(int fd)
     return ns_sys_fstat(fd, &st) == 0 ? st.st_ino : 0;
 }
 
-static void replace(struct ns_sock *s, int fd)
+void ns_swap_copy_settings_within(int from, int to)
+{
+    ns_sockopts_copy_within(from, to);
+    copy_file_flags(from, to);
+}
+
+void ns_swap_put_under(struct ns_sock *s, int fd)
 {
     struct install i = { s, fd };
-    int old = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
-    bool signals = s->o.fd >= 0 && (ns_sys_fcntl(old, F_GETFL, 0) & O_ASYNC);
-    ns_sockopts_copy(old, fd, s->forgotten);
-    copy_file_flags(old, fd);
-    if (s->linger_fd >= 0)
-        ns_sys_dup3(fd, s->linger_fd, O_CLOEXEC);
+    bool signals = s->o.fd >= 0 && (ns_sys_fcntl(s->o.fd, F_GETFL, 0) & O_ASYNC);
     if (s->o.fds > 0)
         ns_object_each_fd(&s->o, put_under, &i);
     if (signals && s->o.fd >= 0)
         signal_arrivals(s->o.fd);
     s->o.inode = inode_of(fd);
+}
+
+static void replace(struct ns_sock *s, int fd)
+{
+    int old = s->o.fd >= 0 ? s->o.fd : s->linger_fd;
+    ns_sockopts_copy(old, fd, s->forgotten);
+    copy_file_flags(old, fd);
+    if (s->linger_fd >= 0)
+        ns_sys_dup3(fd, s->linger_fd, O_CLOEXEC);
+    ns_swap_put_under(s, fd);
     s->before_local = s->last_local;
     s->before_peer = s->last_peer;
     s->last_local.length = s->last_peer.length = 0;

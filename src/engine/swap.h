@@ -42,6 +42,12 @@ uint64_t ns_swap_received(struct ns_sock *s);
  */
 void ns_swap_install(struct ns_sock *s, int fd, const struct ns_pair *pair, struct ns_time now);
 
+/* The two halves of that for who has no session to go on with (relayed.h): the application's
+ * options and file flags, for a connection within the host; the numbers. Table held; `fd` stays
+ * the caller's. */
+void ns_swap_copy_settings_within(int from, int to);
+void ns_swap_put_under(struct ns_sock *s, int fd);
+
 /* Sends what is not sent yet of the ring, and then the end of the stream, if it has ended. The
  * connection has taken nothing meanwhile. */
 void ns_swap_replay(struct ns_sock *s);

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/first.h"
 #include "engine/internal.h"
+#include "engine/joint.h"
 #include "engine/large.h"
 #include "engine/last.h"
 #include "engine/ledger.h"
@@ -249,6 +250,8 @@ static void do_todo(struct ns_sock *s, struct ns_time now)
             ns_helper_attend(s, now);
         if (todo & NS_TODO_ADOPTED)
             ns_adopt_go_on(s, now);
+        if (todo & NS_TODO_LEFT)
+            ns_joint_left(s, now);
         if (todo & NS_TODO_STALLED)
             ns_first_stalled(s);
         if (todo & NS_TODO_ASK)
@@ -286,6 +289,7 @@ static pid_t thread_id;
 static void *loop(void *unused)
 {
     __atomic_store_n(&thread_id, ns_sys_gettid(), __ATOMIC_RELEASE);
+    __atomic_store_n(&running, true, __ATOMIC_RELEASE); /* whatever it does first may ask for that */
     ns_last_look(ns_now());
     while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
         struct epoll_event e;

@@ -20,6 +20,7 @@ enum {
     NS_TODO_CLOSED = 4,    /* its last descriptor is gone: deliver what is left, then free it */
     NS_TODO_BORN = 8,      /* it has become protected */
     NS_TODO_ADOPTED = 32,  /* another process has left it to this one */
+    NS_TODO_LEFT = 64,     /* this process is done with it, and others are not: to a relay (joint.h) */
     NS_TODO_STALLED = 16,  /* its first bytes may begin a NEW, and no more come */
 };
 

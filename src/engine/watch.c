@@ -455,11 +455,13 @@ int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         note_early(epfd, op, fd, op == EPOLL_CTL_DEL ? NULL : event);
     if (!ns_object_at(fd) || (op != EPOLL_CTL_DEL && !event))
         return NS_NOT_OURS;
+    if (op != EPOLL_CTL_DEL)
+        ns_object_awake(fd); /* which takes a while where another process has it: table not held */
     ns_table_hold(&hold);
     struct ns_object *o = op == EPOLL_CTL_DEL ? ns_object_at(fd) : ns_object_awake(fd);
     struct ns_object *epoll = o ? epoll_object(epfd) : NULL;
     int r = NS_NOT_OURS;
-    if (o && o->kind != NS_KIND_EPOLL && epoll) {
+    if (o && o->kind != NS_KIND_EPOLL && o->kind != NS_KIND_RELAYED && epoll) {
         struct ns_watch *w = find(o, epoll, fd);
         if (op == EPOLL_CTL_ADD) {
             r = add(o, epoll, epfd, fd, event);

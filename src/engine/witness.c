@@ -71,6 +71,8 @@ static enum ns_route route(struct ns_share *x, const uint8_t id[16], uint8_t mai
 /* What sleeps over an exec has no share where no other process ever had it. */
 static enum ns_route route_of(const struct ns_sock *s, const uint8_t id[16], uint8_t mailbox[16])
 {
+    if (s->session.role != NS_SERVER)
+        return NS_ROUTE_NONE;
     if (s->kept)
         return memcmp(s->session.id, id, sizeof s->session.id) == 0 ? NS_ROUTE_LATER : NS_ROUTE_NONE;
     return route(s->share, id, mailbox);

@@ -1,5 +1,6 @@
 /* For programs that know of the shim: benchmarks, tests, and the broker's (daemon/adopter.c). */
 #include "engine/adopt.h"
+#include "engine/relayed.h"
 #include "engine/sock.h"
 
 /*
@@ -13,7 +14,7 @@ int namesocket_shim_state(int fd)
 {
     struct ns_sock *s = ns_sock_peek(fd);
     if (!s)
-        return 0;
+        return ns_relayed_at(fd) ? 2 : 0;
     switch (ns_sock_state(s)) {
     case NS_CONNECTED:
         return 2;
@@ -27,14 +28,14 @@ int namesocket_shim_state(int fd)
     }
 }
 
-/* What a process of the broker's does with the sessions of processes that have ended
- * (engine/adopt.h). Looked up by dlsym. */
-__attribute__((visibility("default"))) void namesocket_shim_adopt(int pair);
+/* What a process of the broker's does with the sessions of other processes (engine/adopt.h).
+ * Looked up by dlsym. */
+__attribute__((visibility("default"))) void namesocket_shim_adopt(int pair, ns_relay_begin *relay);
 __attribute__((visibility("default"))) unsigned namesocket_shim_adopted(void);
 
-void namesocket_shim_adopt(int pair)
+void namesocket_shim_adopt(int pair, ns_relay_begin *relay)
 {
-    ns_adopt(pair);
+    ns_adopt(pair, relay);
 }
 
 unsigned namesocket_shim_adopted(void)

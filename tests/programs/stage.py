@@ -176,6 +176,14 @@ class Stage:
         self.last = self.rig.troels.start(name, argv, {**self.env("client"), **dict(settings)})
         return self.last
 
+    def wrapped_client(self, *argv, name="client"):
+        """Under nsrun: one whose processes need a broker."""
+        if not self.context.shim:
+            return self.client(*argv, name=name)
+        self.last = self.rig.troels.start(name, [self.context.built("src/daemon/nsrun"), "--", *argv],
+                                          self.env_of_daemon("client"))
+        return self.last
+
     def end(self, proc, expected=0):
         code = proc.wait(self.timeout_s)
         if code != expected:

@@ -17,7 +17,7 @@ DEMOTED = "session demoted"
 NOW_PLAIN = "demoted, now plain"
 
 # Which processes and programs have the connection (`traffic --as`).
-SHAPES = ("fork", "exec", "vfork", "spawn", "inetd", "prefork", "daemon", "setuid", "privsep", "passed")
+SHAPES = ("fork", "exec", "vfork", "spawn", "inetd", "prefork", "daemon", "setuid", "privsep", "passed", "pair")
 
 FORMS = ("blocking", "select", "poll", "epoll", "epoll-et", "threads")
 MODES = ("stream", "up", "down", "records", "idle", "halfclose")
@@ -71,7 +71,7 @@ class Pair:
         self.client_under = client_under                      # a program that runs the client
         if quiet:
             self.client_args += ["--quiet"]
-        self.server_form = forms[1]
+        self.client_form, self.server_form = forms
         self.server = self.client = None
         self.link = None
 
@@ -94,24 +94,27 @@ class Pair:
     def env_of_daemon(self, log):
         return {key: value for key, value in shim_env(self.shim, log.path).items() if key != "LD_PRELOAD"} | self.settings
 
-    def start_broker(self):
-        """Who accepts from a listener that was inherited needs one. Returns the setting that names it."""
+    def start_broker(self, host, log):
+        """Who accepts from a listener that was inherited needs one, and two processes at once. Returns the setting
+        that names it."""
         where = f"@traffic/{os.urandom(8).hex()}"
-        broker = self.rig.tage.start("broker", [self.daemon("namesocketd"), f"--broker={where}"])
+        broker = host.start(f"broker-{host.name}", [self.daemon("namesocketd"), f"--broker={where}"], self.env_of_daemon(log))
         wait_for("the broker", lambda: "ready" in broker.stderr())
         return {"NAMESOCKET_BROKER": where}
 
     def start_server(self, name="server"):
-        inherits = self.server_form.startswith(("prefork-", "daemon-")) and "server" in self.shim_at
-        broker = self.start_broker() if inherits else {}
+        inherits = self.server_form.startswith(("prefork-", "daemon-", "pair-")) and "server" in self.shim_at
+        broker = self.start_broker(self.rig.tage, self.server_log) if inherits else {}
         proc = self.rig.tage.start(name, [self.traffic, "serve", PORT, *self.form(self.server_form), *self.common],
                                    {**self.env("server"), **broker})
         proc.wait_line("listening")
         return proc
 
     def start_client(self):
+        broker = self.start_broker(self.rig.troels, self.client_log) if self.client_form.startswith("pair-") else {}
         return self.rig.troels.start(
-            "client", [*self.client_under, self.traffic, "run", "tage", PORT, *self.client_args], self.env("client"))
+            "client", [*self.client_under, self.traffic, "run", "tage", PORT, *self.client_args],
+            {**self.env("client"), **broker})
 
     def start(self):
         """Both programs, connected, protected if they can be, and data flowing."""

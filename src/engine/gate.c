@@ -1,0 +1,148 @@
+#include "engine/gate.h"
+
+#include "engine/engine.h"
+#include "engine/internal.h"
+#include "engine/interrupt.h"
+#include "engine/sys.h"
+
+#include <poll.h>
+#include <string.h>
+
+#define LOOK_MS     1
+#define READERS_MAX 64
+#define AWAKE_LOOKS 50
+
+/* ns_sock.gate is 1 + the descriptor, 0 for none. */
+static void end_gate(struct ns_sock *s)
+{
+    int gate = __atomic_exchange_n(&s->gate, 0, __ATOMIC_ACQ_REL);
+    if (gate)
+        ns_internal_close(gate - 1);
+}
+
+/* ---- in the process that had the session ---- */
+
+int ns_gate_make(struct ns_sock *s)
+{
+    int pair[2];
+    int err = ns_sys_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+    if (err < 0)
+        return err;
+    __atomic_store_n(&s->gate, 1 + ns_internal(pair[0]), __ATOMIC_RELEASE);
+    return ns_internal(pair[1]);
+}
+
+void ns_gate_drop(struct ns_sock *s)
+{
+    end_gate(s);
+}
+
+void ns_gate_try(struct ns_sock *s)
+{
+    if (__atomic_load_n(&s->gate, __ATOMIC_ACQUIRE) && !ns_slots_reading(s))
+        end_gate(s);
+}
+
+/* Who is being made to leave, of one session at a time. */
+static struct {
+    struct ns_sock *session;
+    uint32_t threads[READERS_MAX];
+    bool asked[READERS_MAX];
+    size_t count;
+    unsigned looks;
+} leaving;
+
+static void begin_leaving(struct ns_sock *s)
+{
+    memset(&leaving, 0, sizeof leaving);
+    leaving.session = s;
+    leaving.count = ns_slots_readers(s, leaving.threads, READERS_MAX);
+}
+
+/* Where a handler has left the read by longjmp, or it has begun anew (SA_RESTART, a stop), the
+ * slot does not say so. Table held. */
+static bool has_left(size_t i)
+{
+    uint32_t thread = leaving.threads[i];
+    if (leaving.asked[i])
+        return ns_interrupt_taken(thread);
+    int fd = ns_thread_reads(thread);
+    if (fd == NS_SLEEPS_ELSEWHERE || (fd >= 0 && ns_object_at(fd) != &leaving.session->o))
+        return true;
+    /* One that does not sleep is about to, or has just been woken; if not, it is told all the same. */
+    if (fd >= 0 || leaving.looks > AWAKE_LOOKS) {
+        ns_interrupt(thread);
+        leaving.asked[i] = true;
+    }
+    return false;
+}
+
+static bool all_left(void)
+{
+    bool left = leaving.count <= READERS_MAX;
+    leaving.looks++;
+    for (size_t i = 0; i < leaving.count && i < READERS_MAX; i++)
+        left &= has_left(i);
+    return left;
+}
+
+/* One with a gate that is shut; table held. */
+static struct ns_sock *one_shut(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        if (o->kind != NS_KIND_RELAYED)
+            continue;
+        ns_gate_try(s);
+        if (__atomic_load_n(&s->gate, __ATOMIC_RELAXED))
+            return s;
+    }
+    return NULL;
+}
+
+static void look(struct ns_timer *timer, struct ns_time now)
+{
+    static bool interrupting;
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    struct ns_sock *s = one_shut();
+    if (s && !interrupting)
+        interrupting = ns_interrupt_begin();
+    if (s && s != leaving.session)
+        begin_leaving(s);
+    if (s && interrupting && all_left())
+        end_gate(s);
+    ns_table_unhold(&hold);
+    if (s) {
+        ns_timer_set(timer, ns_time_add(now, ns_time_ms(LOOK_MS)));
+        return;
+    }
+    leaving.session = NULL;
+    if (interrupting)
+        ns_interrupt_end();
+    interrupting = false;
+}
+
+static struct ns_timer timer = { .fire = look };
+
+void ns_gate_clear(struct ns_time now)
+{
+    look(&timer, now);
+}
+
+/* ---- in the relay ---- */
+
+void ns_gate_take(struct ns_sock *s, int end)
+{
+    s->gate = 1 + end;
+}
+
+bool ns_gate_open(struct ns_sock *s)
+{
+    int gate = __atomic_load_n(&s->gate, __ATOMIC_ACQUIRE);
+    struct pollfd p = { .fd = gate - 1, .events = POLLIN };
+    if (gate && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 0)
+        return false;
+    end_gate(s);
+    return true;
+}
