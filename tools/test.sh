@@ -176,7 +176,7 @@ fi
 if [ "$(id -u)" -eq 0 ]; then unshare -nm true; else unshare -Urnm true; fi 2> /dev/null || {
     begin "network tests"
     echo "this machine gives us no network namespaces (unshare -nm, or unshare -Urnm): skipped, not passed"
-    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/prefork.py --list; tests/leaving.py --list; tests/surface.py --list; tests/suites.py --list; tests/programs.py --list; } | wc -l) skipped"
+    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/prefork.py --list; tests/leaving.py --list; tests/joint.py --list; tests/surface.py --list; tests/suites.py --list; tests/programs.py --list; } | wc -l) skipped"
     network=no
 }
 
@@ -185,6 +185,7 @@ if [ $network = yes ]; then
     counted 10 "real programs" tests/programs.py --builddir "$build" --table "$build/compatibility.md"
     counted 5 "moments" tests/moments.py --builddir "$build"
     counted 5 "ends of processes" tests/leaving.py --builddir "$build"
+    counted 5 "two processes at once" tests/joint.py --builddir "$build"
     counted 15 "servers of several processes" tests/prefork.py --builddir "$build"
     counted 5 "sockets as programs see them" tests/surface.py --builddir "$build"
     if [ "$quick" ]; then

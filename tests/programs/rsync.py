@@ -6,7 +6,7 @@ from .stage import case, find, need_users, random_bytes, size
 FILES = 8
 
 
-@case("rsync", "rsync daemon", ["rsync"], shape="a process for each connection; the client forks a receiver",
+@case("rsync", "rsync daemon", ["rsync"], shape="a process for each connection; the client, under nsrun, too, forks a receiver",
       done="8 files, 8 MB, fetched with --checksum")
 def rsync(s):
     need_users()
