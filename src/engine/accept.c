@@ -59,7 +59,7 @@ static enum verdict classify(int fd)
         return FOR_APPLICATION;
     /* HELLO whose urgency a middlebox has taken away, or all that an application says. */
     if (n == 1 && head[0] == 'N')
-        return (p.revents & POLLRDHUP) && ns_first_beside(fd) ? HELLO : FOR_APPLICATION;
+        return (p.revents & POLLRDHUP) && (ns_first_urgent(fd) || ns_first_beside(fd)) ? HELLO : FOR_APPLICATION;
     if (ns_wire_length(head, (size_t)n) < 0)
         return PLAIN;
     if (n >= 4 && (head[3] == NS_PACKET_RESUME || head[3] == NS_PACKET_RESUME4))

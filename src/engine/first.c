@@ -151,7 +151,7 @@ enum ns_first ns_first_bytes(struct ns_sock *s, int fd)
         if (s->partial_since.ns == 0)
             s->partial_since = now;
         if (state.revents & (POLLRDHUP | POLLERR | POLLHUP))
-            return n == 1 ? NS_FIRST_LONE_N : plain(s, fd);
+            return n > 1 ? plain(s, fd) : ns_first_urgent(fd) ? NS_FIRST_GUEST : NS_FIRST_LONE_N;
         if (ns_time_sub(now, s->partial_since).ns >= NS_STALL_MS * 1000000LL)
             return plain(s, fd);
         return stall(s, fd, length ? length : NS_PACKET_BYTES_HEADER);
@@ -166,6 +166,13 @@ enum ns_first ns_first_bytes(struct ns_sock *s, int fd)
     if (type == NS_PACKET_RESUME || type == NS_PACKET_RESUME4)
         return NS_FIRST_GUEST;
     return plain(s, fd);
+}
+
+/* An application that has urgent bytes in line (SO_OOBINLINE) would read HELLO's as any other. */
+bool ns_first_urgent(int fd)
+{
+    int at_mark = 0;
+    return ns_sys_ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
 bool ns_first_beside(int fd)

@@ -44,6 +44,9 @@ void ns_first_stalled(struct ns_sock *s);
  */
 bool ns_first_find(const uint8_t id[16]);
 
+/* Whether the only byte of `fd` is urgent, as HELLO's. Any lock may be held. */
+bool ns_first_urgent(int fd);
+
 /*
  * Whether another connection from where `fd` comes from awaits its first bytes in this process, as
  * one does whose client asks by HELLO. No lock held but the table's, and leaves.
