@@ -12,12 +12,21 @@ limit=${NAMESOCKET_KERNEL_TIMEOUT:-1200}
 boot_uml() { # APPEND
     # The guest's memory is a file that code runs from. /dev/shm, the default, is small in some containers, where
     # several guests are to have room, and in some no code may run from it.
-    local memory=$object shm
+    local memory=$object shm clock=time-travel=inf-cpu
     shm=$(df --output=avail /dev/shm 2> /dev/null | tail -n 1)
     [ "${shm:-0}" -lt 3000000 ] || grep -q ' /dev/shm .*noexec' /proc/mounts || memory=/dev/shm
+    # Two guests would have a time each; for them it is the real one.
+    case ${run##*/} in run-peer*) clock="vec0:transport=fd,fd=20,vec=0 vec1:transport=fd,fd=21,vec=0" ;; esac
     # shellcheck disable=SC2086
     TMPDIR=$memory exec timeout -k 5 "$limit" "$object/linux" mem=512M root=/dev/root rootfstype=hostfs rootflags=/ ro \
-        con=null con0=null,fd:2 con1=null,fd:1 time-travel=inf-cpu ns_out=/dev/tty1 $1 2> "$run/messages"
+        con=null con0=null,fd:2 con1=null,fd:1 $clock ns_out=/dev/tty1 $1 2> "$run/messages"
+}
+
+# boot_peers COMMAND: one guest with the series, and one without, each with its name for an argument
+boot_peers() {
+    local guest='. "$0/tree.sh"; . "$0/boot.sh"; boot "$1" "$2"'
+    exec "$kernel/links.py" bash -c "$guest" "$kernel" peer "$1 patched" -- \
+        bash -c "$guest > \"\$cache/run-peer-plain/output\" 2>&1" "$kernel" peer-plain "$1 plain"
 }
 
 # The guest's root file system for QEMU, as an initramfs: nothing is read while it runs, so that waiting for the host
@@ -62,7 +71,8 @@ boot_x86() { # APPEND
 boot() {
     local machine
     machine=$(configuration "${1%-plain}")
-    object=$cache/$(object "$1") run=$cache/run-$1
+    object=$cache/$(object "${1%-plain}") run=$cache/run-$1
+    case $1 in *-plain) object=$object-plain ;; esac
     mkdir -p "$run"
     : > "$run/messages"
     # The guest ends by a panic, which is abort() in UML.

@@ -8,6 +8,7 @@
 #                  lean    User Mode Linux: KUnit and every selftest
 #                  demo    the same kernel: what tools/demo-kernel.sh shows
 #                  both    the same kernel: both halves on one host, which takes the shim
+#                  peer    the same kernel and Debian's own, talking to each other
 #                  debug   lean with KASAN, lockdep, kmemleak, UBSAN
 #                  smp     QEMU with two processors, in turn, and lockdep: a choice of the selftests
 #                  load    the same kernel, both processors at once: connections under load
@@ -102,11 +103,11 @@ judge() { # CONFIG
         result ok "$config # SKIP this machine does not let such a kernel begin"
         return
     fi
-    # KUnit prints at boot, before the first process; its lines have the kernel's time stamps.
     if grep -q 'ptrace set fp regs failed' messages; then
         result ok "$config # SKIP this processor has more registers than User Mode Linux has room for"
         return
     fi
+    # KUnit prints at boot, before the first process; its lines have the kernel's time stamps.
     got=$((passed + failed))
     while read -r line; do
         result "${line%% [0-9]*}" "$config: kunit ${line#*ok }"
@@ -166,6 +167,7 @@ esac
 [ "$stop" != fetch ] || exit 0
 for config in $configs; do
     build "$config" || other_version || fail "the $config kernel builds"
+    [ "$config" != peer ] || build peer plain || fail "the plain kernel builds"
 done
 prune
 [ "$stop" != build ] || exit 0
@@ -185,6 +187,12 @@ for config in $configs; do
     smp) run=$kernel/guest/smp.sh ;;
     load | kcsan) run=$kernel/guest/load.sh ;;
     demo) run=$kernel/guest/demo.sh ;;
+    peer)
+        mkdir -p run-peer run-peer-plain
+        boot_peers "$kernel/guest/peer.sh" > run-peer/output 2>&1 8>&- &
+        pids="$pids $!"
+        continue
+        ;;
     *) run=$kernel/guest/selftests.sh ;;
     esac
     mkdir -p "run-$config"

@@ -24,7 +24,7 @@ version=6.12.117-1~deb12u1
 # Words of a configuration: its machine (a file of config/), and more files of config/.
 configuration() {
     case $1 in
-    lean | demo | both) echo uml ;;
+    lean | demo | both | peer) echo uml ;;
     debug) echo uml debug ;;
     smp | load) echo x86 smp ;;
     kcsan) echo x86 kcsan ;;
@@ -143,7 +143,7 @@ tree() {
 object() {
     case $1 in
     load) echo build-smp ;;
-    demo | both) echo build-lean ;;
+    demo | both | peer) echo build-lean ;;
     *) echo "build-$1" ;;
     esac
 }
