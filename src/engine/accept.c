@@ -481,9 +481,11 @@ static void waiting(struct ns_source *source, uint32_t events, struct ns_time no
 {
     struct ns_listener *l = of_source(source);
     __atomic_store_n(&l->accepting, false, __ATOMIC_RELAXED);
-    if (l->door)
+    /* A fork may make one at this moment. */
+    bool door = __atomic_load_n(&l->door, __ATOMIC_ACQUIRE) != NULL;
+    if (door)
         ns_door_look(l);
-    ns_timer_set(&l->timer, ns_time_add(now, ns_time_ms(l->door ? l->delay_ms : TAKE_OVER_MS)));
+    ns_timer_set(&l->timer, ns_time_add(now, ns_time_ms(door ? l->delay_ms : TAKE_OVER_MS)));
 }
 
 static void watch(struct ns_listener *l)
