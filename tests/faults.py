@@ -193,6 +193,8 @@ def matrix_case(fault_name, mode, forms, pair=Pair, **pair_args):
             raise Skip("with the sanitizer's runtime comes libstdc++, which keeps the standard streams (docs/limits.md)")
         if any(form.startswith("daemon-") for form in forms) and os.environ.get("NS_PRELOAD_FIRST"):
             raise Skip("a fork while the helper allocates leaves the sanitizer's allocator locked in the child")
+        if any(form.startswith("pair-") for form in forms) and os.environ.get("NS_PRELOAD_FIRST"):
+            raise Skip("the broker starts the relay without the sanitizer's runtime")
         rig = context.rig(nat=fault.nat, names=pair_args.get("names", "dns"))
         args = {k: v for k, v in pair_args.items() if k != "names"}
         p = pair(rig, context.traffic, context.shim, mode, forms, timeout_s=context.timeout_s, **args).start()
