@@ -2,15 +2,16 @@
  * Sessions that several processes hold, after a fork. One of them has it at a
  * time, as if it were alone; for the others it is dormant. Who calls for it first
  * has it (ns_sock_wake, sock.h); who is done with it (close, exit) lays its state
- * down for the next. When a second process calls while another has it, it becomes
- * plain TCP for all, since nobody could know what is in the stream.
+ * down for the next. When a second process calls while another has it, a third gets it
+ * (joint.h); where there is none, it becomes plain TCP for all, since nobody could know
+ * what is in the stream.
  *
  *                     fork
  *        this process's ──► dormant, in parent and child
  *              ▲                │
  *              │ first to call  │ another was first, and
- *              ├────────────────┤   has it still: plain TCP
- *              │                │   has moved it: reset
+ *              ├────────────────┤   has it still: a relay's,
+ *              │                │   or plain TCP
  *              │  laid down     ▼
  *              └──────────── another's ── closed, or its process ends
  *
