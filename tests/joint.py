@@ -91,6 +91,13 @@ class Child:
         if got != expected:
             raise Wrong(f"child: {text} gave {got!r}, not {expected!r}")
 
+    def calls_on(self):
+        """Until the process has a helper: a server's child has none before it has called for a while (limits.md)."""
+        self.do("s.setblocking(False)")
+        self.do("def call():\n try: s.recv(1)\n except BlockingIOError: pass")
+        self.do("while len(os.listdir('/proc/self/task')) < 2: call()")
+        self.do("s.setblocking(True)")
+
     def begin(self, text):
         self.count += 1
         name = str(self.count)
@@ -169,6 +176,10 @@ class Joint(Session):
         self.peer_hears(self.child, word + b" of the child")
         self.child_hears(word + b" to the child")
         self.parent_hears(word + b" to the parent")
+
+    def all_of_the_parent(self):
+        self.peer_hears(self.parent, b"to you")
+        self.parent_hears(b"to you, too")
 
     def relays(self):
         """Processes that have a session, and are neither end."""
@@ -438,11 +449,7 @@ def killed_who_had_it(context, side):
     inner = Child(x.parent, "d")                                  # a brother of the first
     x.child.do("s.send(b'1')")
     x.peer.says("s.recv(1)", b"1")
-    # A child that makes one call and no other has nobody that could be asked (limits.md).
-    x.child.do("s.setblocking(False)")
-    x.child.do("def call():\n try: s.recv(1)\n except BlockingIOError: pass")
-    x.child.do("while len(os.listdir('/proc/self/task')) < 2: call()")
-    x.child.do("s.setblocking(True)")
+    x.child.calls_on()
     inner.do("s.send(b'2')")
     x.peer.says("s.recv(1)", b"2")
     x.joined()
@@ -713,10 +720,7 @@ def third_keeps_it_open(context, side):
     first, second = x.fork(), Child(x.parent, "d")
     first.do("s.send(b'1')")
     x.peer.says("s.recv(1)", b"1")
-    first.do("s.setblocking(False)")
-    first.do("def call():\n try: s.recv(1)\n except BlockingIOError: pass")
-    first.do("while len(os.listdir('/proc/self/task')) < 2: call()")
-    first.do("s.setblocking(True)")
+    first.calls_on()
     x.peer_hears(second, b"2")
     x.joined()
     first.ends()
@@ -822,10 +826,7 @@ def spawns(context, side):
     x = Joint(context, side)
     child = x.fork()
     x.peer_hears(child, b"the child's")
-    child.do("s.setblocking(False)")
-    child.do("def call():\n try: s.recv(1)\n except BlockingIOError: pass")
-    child.do("while len(os.listdir('/proc/self/task')) < 2: call()")
-    child.do("s.setblocking(True)")
+    child.calls_on()
     x.parent.do("os.set_inheritable(s.fileno(), True)")
     x.parent.do("os.waitpid(os.posix_spawn('/bin/true', ['true'], os.environ), 0)")
     x.joined()
@@ -858,6 +859,65 @@ def strangers_get_nothing(context, side):
     if any(a and a[1] for a in answers):
         raise Wrong("a stranger was given the stream")
     x.all_talk()
+
+
+def nobody_is_left(how, side):
+    """Who else had a descriptor is gone, or never was: the close of the last is the end of the stream, at once."""
+    def run(context):
+        x = Joint(context, side)
+        if how == "fork-failed":
+            x.parent.do("import resource; resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)); libc.syscall(105, 65534)")
+            x.parent.says("os.fork()", "BlockingIOError EAGAIN")
+        elif how == "not-waited-for":
+            x.parent.do("p = os.fork()\nif p == 0: signal.pause()")
+            os.kill(x.parent.do("p"), signal.SIGKILL)
+        else:
+            x.parent.do("ps = []\nfor n in range(15):\n p = os.fork()\n if p == 0: signal.pause()\n ps.append(p)")
+        x.peer_hears(x.parent, b"mine")
+        x.resumes()
+        if how == "many":
+            x.parent.do("for p in ps: os.kill(p, signal.SIGKILL); os.waitpid(p, 0)")
+        x.peer_hears(x.parent, b"still")
+        x.parent.do("s.close()")
+        x.peer.says("s.recv(1)", b"")
+    run.__doc__ = nobody_is_left.__doc__
+    return run
+
+
+for _how in ("fork-failed", "not-waited-for", "many"):
+    for _side in ("client", "server"):
+        CASES[f"{_side}/nobody-is-left-{_how}"] = nobody_is_left(_how, _side)
+
+
+@either_side
+def executes_and_closes(context, side):
+    """Who has moved it executes something that does not inherit it: the other goes on."""
+    x = Joint(context, side)
+    child = x.fork()
+    x.peer_hears(child, b"mine")
+    child.calls_on()
+    x.resumes()
+    child.begin("os.execv('/bin/sleep', ['sleep', '60'])")
+    x.parent.log.wait(RELAYING)
+    x.all_of_the_parent()
+    x.never_plain()
+
+
+@either_side
+def ends_after_a_move(context, side):
+    """Who has moved it ends, before the other has made a call on it."""
+    x = Joint(context, side)
+    child = x.fork()
+    x.peer_hears(child, b"mine")
+    child.calls_on()
+    x.resumes()
+    child.ends()
+    x.all_of_the_parent()
+    x.resumes()
+    x.all_of_the_parent()
+    x.parent.do("s.close()")
+    x.peer.says("s.recv(1)", b"")
+    x.never_plain()
 
 
 if __name__ == "__main__":

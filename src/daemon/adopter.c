@@ -79,7 +79,7 @@ static int receive_descriptor(int link)
 
 /* What the engine calls a relay (engine/adopt.h), from one thread to another. */
 struct joint {
-    struct joint *next;
+    struct joint *next, *previous; /* of those that have begun; `next`: of those that have not */
     int session, end, gate;
     uv_poll_t waiting; /* for the gate */
     struct ns_relay *relay;
@@ -93,6 +93,7 @@ static struct {
     uv_async_t handed;
     uv_mutex_t lock;
     struct joint *first;        /* handed over, and not begun; lock */
+    struct joint *begun;
     unsigned taking, relays;    /* threads, lock; relays */
     bool stirred;               /* since the idle timer last fired */
     void (*take)(int pair, void (*relay)(int session, int end, int gate));
@@ -122,6 +123,9 @@ static void on_relayed(void *arg)
 {
     struct joint *j = arg;
 
+    *(j->previous ? &j->previous->next : &here.begun) = j->next;
+    if (j->next)
+        j->next->previous = j->previous;
     here.relays--;
     here.stirred = true;
     j->over = true;
@@ -164,6 +168,11 @@ static void begin_relay(struct joint *j)
     j->waiting.data = j;
     j->over = false;
     here.relays++;
+    j->previous = NULL;
+    j->next = here.begun;
+    if (j->next)
+        j->next->previous = j;
+    here.begun = j;
     j->relay = ns_relay_start_held(end, session, on_relayed, j);
     if (j->relay && uv_poll_start(&j->waiting, UV_READABLE | UV_DISCONNECT, on_gate) < 0)
         on_gate(&j->waiting, 0, 0);
@@ -250,6 +259,8 @@ static void on_idle(uv_timer_t *timer)
 {
     bool was = here.stirred;
 
+    for (struct joint *j = here.begun; j; j = j->next) /* ended later, by the loop */
+        ns_relay_look(j->relay);
     here.stirred = false;
     if (was || busy())
         return;

@@ -1,5 +1,7 @@
 #include "daemon/relay.h"
 
+#include <errno.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -15,6 +17,7 @@ struct direction {
     uv_shutdown_t shutdown;
     bool ended;  /* the end of the stream has been passed on */
     bool urgent; /* the next byte is */
+    uv_timer_t again; /* there was no room for it */
     char bytes[DIRECTION_BYTES];
 };
 
@@ -24,7 +27,7 @@ struct ns_relay {
     ns_relay_ended_fn *ended;
     void *ended_arg;
     bool closing;
-    int open; /* handles */
+    int open; /* handles: of each direction the connection and the timer */
 };
 
 /* ---- the end ---- */
@@ -59,17 +62,27 @@ void ns_relay_reset(uv_tcp_t *tcp)
     close_by_reset(tcp, on_discarded);
 }
 
+static void let_go(struct ns_relay *relay)
+{
+    if (--relay->open > 0)
+        return;
+    if (relay->ended)
+        relay->ended(relay->ended_arg);
+    free(relay);
+}
+
 /* libuv answers a closed handle's requests before it calls this. */
 static void on_closed(uv_handle_t *handle)
 {
     struct ns_relay *relay = ((struct direction *)handle->data)->relay;
 
     free(handle);
-    if (--relay->open > 0)
-        return;
-    if (relay->ended)
-        relay->ended(relay->ended_arg);
-    free(relay);
+    let_go(relay);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    let_go(((struct direction *)handle->data)->relay);
 }
 
 /* One that was set to be reset if the process is killed is not to be now. */
@@ -89,6 +102,7 @@ static void finish(struct ns_relay *relay, bool reset)
     for (int i = 0; i < 2; i++) {
         uv_tcp_t *tcp = relay->directions[i].from;
 
+        uv_close((uv_handle_t *)&relay->directions[i].again, on_timer_closed);
         if (reset)
             close_by_reset(tcp, on_closed);
         else
@@ -108,10 +122,22 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(d->bytes, d->urgent ? 1 : sizeof(d->bytes));
 }
 
-/* Where there is no room for it now it goes as any other byte. */
-static bool pass_urgent(struct direction *d)
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
+
+/* As any other byte it would be one too many for who does not have such in line: it waits for room. */
+static void pass_urgent(uv_timer_t *timer)
 {
-    return d->urgent && send(descriptor(d->to), d->bytes, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+    struct direction *d = timer->data;
+    ssize_t n = send(descriptor(d->to), d->bytes, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (d->relay->closing)
+        return;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        n = uv_timer_start(timer, pass_urgent, 1, 0);
+    else if (n == 1)
+        n = uv_read_start((uv_stream_t *)d->from, on_alloc, on_read);
+    if (n < 0)
+        finish(d->relay, true);
 }
 
 static void on_shutdown(uv_shutdown_t *request, int status)
@@ -125,8 +151,6 @@ static void on_shutdown(uv_shutdown_t *request, int status)
     else if (relay->directions[0].ended && relay->directions[1].ended)
         finish(relay, false);
 }
-
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
 
 static void on_written(uv_write_t *request, int status)
 {
@@ -147,8 +171,11 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
     if (n == 0)
         return;
-    if (n == 1 && pass_urgent(d))
+    if (n == 1 && d->urgent) {
+        uv_read_stop(stream);
+        pass_urgent(&d->again);
         return;
+    }
     if (n > 0) {
         uv_read_stop(stream);
         out = uv_buf_init(buf->base, (unsigned)n);
@@ -175,6 +202,8 @@ static void init_direction(struct ns_relay *relay, int i, uv_tcp_t *from, uv_tcp
     d->write.data = d->shutdown.data = d;
     from->data = d;
     d->urgent = false;
+    uv_timer_init(from->loop, &d->again);
+    d->again.data = d;
     /* Small writes pass on as they come. */
     uv_tcp_nodelay(from, 1);
     setsockopt(descriptor(from), SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
@@ -194,7 +223,7 @@ static struct ns_relay *make(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended,
     relay->ended = ended;
     relay->ended_arg = arg;
     relay->closing = false;
-    relay->open = 2;
+    relay->open = 4;
     init_direction(relay, 0, a, b);
     init_direction(relay, 1, b, a);
     return relay;
@@ -221,6 +250,18 @@ struct ns_relay *ns_relay_start_held(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn
     if (relay)
         begin(&relay->directions[0]);
     return relay;
+}
+
+/* libuv watches no stream that has ended. */
+void ns_relay_look(struct ns_relay *relay)
+{
+    struct tcp_info info;
+    socklen_t bytes = sizeof(info);
+    int fd = descriptor(relay->directions[0].from);
+    bool waiting = relay->directions[0].ended && !relay->directions[1].ended;
+
+    if (!relay->closing && waiting && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 && info.tcpi_state == TCP_CLOSE)
+        finish(relay, true);
 }
 
 void ns_relay_let_read(struct ns_relay *relay)

@@ -30,6 +30,9 @@ void ns_relay_start(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *ar
 struct ns_relay *ns_relay_start_held(uv_tcp_t *a, uv_tcp_t *b, ns_relay_ended_fn *ended, void *arg);
 void ns_relay_let_read(struct ns_relay *relay);
 
+/* Ends it, by reset, if nobody is at the other end of `a` any more, though it had ended its stream before. */
+void ns_relay_look(struct ns_relay *relay);
+
 /* Closes a connected handle from malloc by reset (where libuv can), and frees it. */
 void ns_relay_reset(uv_tcp_t *tcp);
 

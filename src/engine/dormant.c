@@ -138,7 +138,9 @@ static void put_away(struct ns_sock *s)
     int dead = ns_internal(ns_sys_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (dead < 0)
         return;
+    ns_watch_suspend(&s->o);
     ns_swap_put_under(s, dead);
+    ns_watch_resume(&s->o);
     ns_internal_close(dead);
 }
 
@@ -478,7 +480,7 @@ void ns_dormant_part(struct ns_sock *s, uint64_t before)
 
 bool ns_dormant_stranded(struct ns_sock *s)
 {
-    if (!s->share || !ns_dormant_ours(s) || !ns_share_held(s->share, me()))
+    if (!s->share || !ns_dormant_ours(s) || !ns_share_in_use(s->share, me()))
         return false;
     ns_lock(&s->rx);
     ns_lock(&s->tx);

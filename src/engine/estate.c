@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/memfd.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -201,6 +202,27 @@ bool ns_share_held(struct ns_share *x, uint32_t pid)
             ns_share_unhold(x, other);
     }
     return held;
+}
+
+static bool runs(uint32_t pid)
+{
+    int fd = (int)ns_syscall6(SYS_pidfd_open, (long)pid, 0, 0, 0, 0, 0);
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    if (fd < 0)
+        return false;
+    bool is = ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 0;
+    ns_sys_close(fd);
+    return is;
+}
+
+bool ns_share_in_use(struct ns_share *x, uint32_t pid)
+{
+    for (int i = 0; i < NS_HOLDERS_MAX; i++) {
+        uint32_t other = __atomic_load_n(&x->holders[i], __ATOMIC_SEQ_CST);
+        if (other != 0 && other != pid && other != NS_HOLDER_UNBORN && other != NS_HOLDER_MANY && runs(other))
+            return true;
+    }
+    return false;
 }
 
 /* ---- the state ---- */

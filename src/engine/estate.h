@@ -77,6 +77,9 @@ void ns_share_unhold(struct ns_share *x, uint32_t pid);
 bool ns_holder_alive(uint32_t pid);
 /* Whether any other process than `pid` still has a descriptor of it, as far as can be seen. */
 bool ns_share_held(struct ns_share *x, uint32_t pid);
+/* The same, and it is running: not one that was to be born, or that nobody knows, or that has ended and
+ * is not waited for yet. Where being wrong costs the end of a stream. */
+bool ns_share_in_use(struct ns_share *x, uint32_t pid);
 
 /* ---- the state ---- */
 

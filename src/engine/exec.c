@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/heirloom.h"
 #include "engine/hello.h"
+#include "engine/joint.h"
 #include "engine/large.h"
 #include "engine/listener.h"
 #include "engine/sys.h"
@@ -138,6 +139,7 @@ int ns_exec_prepare(bool followed)
         if (ns_fd_leave(fd, "exec") == -ENOBUFS)
             break;
     if (ns_table_own() && !ns_table_lent()) {
+        ns_joint_leave(-1);
         ns_dormant_lay_all();
         ns_await_delivered(true);
     }

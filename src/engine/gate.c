@@ -8,9 +8,10 @@
 #include <poll.h>
 #include <string.h>
 
-#define LOOK_MS     1
 #define READERS_MAX 64
 #define AWAKE_LOOKS 50
+#define BRISK_LOOKS 1000 /* each millisecond; then */
+#define SLOW_MS     50
 
 /* ns_sock.gate is 1 + the descriptor, 0 for none. */
 static void end_gate(struct ns_sock *s)
@@ -49,7 +50,8 @@ static struct {
     uint32_t threads[READERS_MAX];
     bool asked[READERS_MAX];
     size_t count;
-    unsigned looks;
+    unsigned looks, since_asked;
+    bool interrupting; /* between ns_interrupt_begin and _end: for as short as can be */
 } leaving;
 
 static void begin_leaving(struct ns_sock *s)
@@ -59,30 +61,46 @@ static void begin_leaving(struct ns_sock *s)
     leaving.count = ns_slots_readers(s, leaving.threads, READERS_MAX);
 }
 
+static void ask(size_t i)
+{
+    if (!leaving.interrupting)
+        leaving.interrupting = ns_interrupt_begin();
+    if (!leaving.interrupting)
+        return;
+    ns_interrupt(leaving.threads[i]);
+    leaving.asked[i] = true;
+    leaving.since_asked = 0;
+}
+
 /* Where a handler has left the read by longjmp, or it has begun anew (SA_RESTART, a stop), the
  * slot does not say so. Table held. */
 static bool has_left(size_t i)
 {
-    uint32_t thread = leaving.threads[i];
     if (leaving.asked[i])
-        return ns_interrupt_taken(thread);
-    int fd = ns_thread_reads(thread);
+        return ns_interrupt_taken(leaving.threads[i]);
+    int fd = ns_thread_reads(leaving.threads[i]);
     if (fd == NS_SLEEPS_ELSEWHERE || (fd >= 0 && ns_object_at(fd) != &leaving.session->o))
         return true;
     /* One that does not sleep is about to, or has just been woken; if not, it is told all the same. */
-    if (fd >= 0 || leaving.looks > AWAKE_LOOKS) {
-        ns_interrupt(thread);
-        leaving.asked[i] = true;
-    }
+    if (fd >= 0 || (fd == NS_SLEEPS_NOT && leaving.looks > AWAKE_LOOKS))
+        ask(i);
     return false;
 }
 
 static bool all_left(void)
 {
-    bool left = leaving.count <= READERS_MAX;
+    bool left = leaving.count <= READERS_MAX, heard = true;
     leaving.looks++;
-    for (size_t i = 0; i < leaving.count && i < READERS_MAX; i++)
-        left &= has_left(i);
+    for (size_t i = 0; i < leaving.count && i < READERS_MAX; i++) {
+        bool has = has_left(i);
+        left &= has;
+        heard &= has || !leaving.asked[i];
+    }
+    /* A thread that takes no signal keeps nobody else's calls from being restarted. */
+    if (leaving.interrupting && (heard || ++leaving.since_asked > AWAKE_LOOKS)) {
+        ns_interrupt_end();
+        leaving.interrupting = false;
+    }
     return left;
 }
 
@@ -100,27 +118,27 @@ static struct ns_sock *one_shut(void)
     return NULL;
 }
 
+static void end_leaving(void)
+{
+    if (leaving.interrupting)
+        ns_interrupt_end();
+    memset(&leaving, 0, sizeof leaving);
+}
+
 static void look(struct ns_timer *timer, struct ns_time now)
 {
-    static bool interrupting;
     struct ns_hold hold;
     ns_table_hold(&hold);
     struct ns_sock *s = one_shut();
-    if (s && !interrupting)
-        interrupting = ns_interrupt_begin();
+    if (s != leaving.session)
+        end_leaving();
     if (s && s != leaving.session)
         begin_leaving(s);
-    if (s && interrupting && all_left())
+    if (s && all_left())
         end_gate(s);
     ns_table_unhold(&hold);
-    if (s) {
-        ns_timer_set(timer, ns_time_add(now, ns_time_ms(LOOK_MS)));
-        return;
-    }
-    leaving.session = NULL;
-    if (interrupting)
-        ns_interrupt_end();
-    interrupting = false;
+    if (s)
+        ns_timer_set(timer, ns_time_add(now, ns_time_ms(leaving.looks < BRISK_LOOKS ? 1 : SLOW_MS)));
 }
 
 static struct ns_timer timer = { .fire = look };
@@ -128,6 +146,12 @@ static struct ns_timer timer = { .fire = look };
 void ns_gate_clear(struct ns_time now)
 {
     look(&timer, now);
+}
+
+void ns_gate_fork_child(void)
+{
+    end_leaving();
+    timer.set = false;
 }
 
 /* ---- in the relay ---- */

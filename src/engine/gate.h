@@ -20,6 +20,8 @@ void ns_gate_try(struct ns_sock *s);
 void ns_gate_drop(struct ns_sock *s);
 /* On the helper: those who read are made to leave. */
 void ns_gate_clear(struct ns_time now);
+/* In a forked child: that is the parent's business. */
+void ns_gate_fork_child(void);
 
 /* ---- in the relay ---- */
 

@@ -58,7 +58,7 @@ int ns_thread_reads(uint32_t thread)
     char text[256], *end;
     if (!read_about(thread, "syscall", text, sizeof text))
         return ns_syscall6(SYS_tgkill, ns_sys_getpid(), (long)thread, 0, 0, 0, 0) == -ESRCH ? NS_SLEEPS_ELSEWHERE
-                                                                                              : NS_SLEEPS_NOT;
+                                                                                              : NS_SLEEPS_UNSEEN;
     long call = strtol(text, &end, 10);
     if (end == text) /* "running" */
         return NS_SLEEPS_NOT;

@@ -20,7 +20,7 @@ void ns_interrupt_end(void);
 
 /* The descriptor that a thread of this process sleeps on in a read, or what else it does. Another
  * call must not be ended: the application would be told of a signal that it has never had. */
-enum { NS_SLEEPS_ELSEWHERE = -1, NS_SLEEPS_NOT = -2 /* or nobody can say */ };
+enum { NS_SLEEPS_ELSEWHERE = -1, NS_SLEEPS_NOT = -2, NS_SLEEPS_UNSEEN = -3 /* proc(5) does not tell */ };
 int ns_thread_reads(uint32_t thread);
 
 /* Asks it of such a one. */

@@ -300,7 +300,8 @@ void ns_joint_leave(int fd)
         while (__atomic_load_n(&s->leaving, __ATOMIC_ACQUIRE) && ns_time_before(ns_now(), end))
             ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 200000 }, NULL);
         ns_slot_leave(slot);
-        if (fd >= 0)
+        /* Where one is refused all are, and each takes its time. */
+        if (fd >= 0 || ns_object_kind(&s->o) != NS_KIND_RELAYED)
             return;
     }
 }
@@ -320,12 +321,10 @@ static void look(struct ns_timer *timer, struct ns_time now)
         struct ns_sock *s = (struct ns_sock *)o;
         if (o->kind != NS_KIND_SOCK || !s->users_end)
             continue;
-        bool held = s->o.fd >= 0 && s->share && ns_share_held(s->share, (uint32_t)ns_sys_getpid());
-        any |= held;
-        if (held)
-            continue;
-        ns_internal_close(s->users_end - 1);
-        s->users_end = 0;
+        bool used = s->o.fd >= 0 && s->share && ns_share_in_use(s->share, (uint32_t)ns_sys_getpid());
+        any |= used;
+        if (!used)
+            ns_joint_drop(s);
     }
     ns_table_unhold(&hold);
     if (any)
@@ -337,6 +336,13 @@ static struct ns_timer holders = { .fire = look };
 void ns_joint_keep(struct ns_sock *s, int end)
 {
     s->users_end = 1 + end;
+}
+
+void ns_joint_drop(struct ns_sock *s)
+{
+    if (s->users_end)
+        ns_internal_close(s->users_end - 1);
+    s->users_end = 0;
 }
 
 void ns_joint_look(struct ns_time now)

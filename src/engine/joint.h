@@ -69,6 +69,7 @@ void ns_joint_asked(const struct ns_joint_question *q, uid_t from, int asker, st
 
 /* `end` becomes the session's: the users' end. Table held. */
 void ns_joint_keep(struct ns_sock *s, int end);
+void ns_joint_drop(struct ns_sock *s);
 /* On the helper: one is kept. */
 void ns_joint_look(struct ns_time now);
 

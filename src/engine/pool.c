@@ -1,5 +1,6 @@
 /* Memory for objects that is never unmapped, and never used for another kind of object. */
 #include "engine/gate.h"
+#include "engine/joint.h"
 #include "engine/broker.h"
 #include "engine/dormant.h"
 #include "engine/listener.h"
@@ -89,6 +90,7 @@ void ns_object_free(struct ns_object *o)
     if (o->kind == NS_KIND_SOCK) {
         struct ns_sock *s = (struct ns_sock *)o;
         ns_gate_try(s);
+        ns_joint_drop(s);
         ns_broker_freed(s);
         ns_sock_unindex(s);
         ns_dormant_drop(s);

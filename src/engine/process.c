@@ -19,6 +19,7 @@
 #include "engine/ready.h"
 #include "engine/relayed.h"
 #include "engine/remains.h"
+#include "engine/gate.h"
 #include "engine/guest.h"
 #include "engine/heirloom.h"
 #include "engine/hello.h"
@@ -372,6 +373,7 @@ void ns_fork_child(void)
     ns_mailbox_fork_child();
     ns_dormant_fork_child();
     ns_heirloom_fork_child();
+    ns_gate_fork_child();
     ns_watch_fork_child();
     ns_internal_fork_child();
     ns_count_asking = ns_count_offering = ns_count_awaiting = ns_count_special = ns_count_listeners = 0;
