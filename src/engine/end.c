@@ -67,10 +67,10 @@ void ns_sock_forget(struct ns_sock *s)
     ns_table_hold(&hold);
     /* What a relay has is plain, too, and its numbers are kept for their names (relayed.h). */
     if (s->o.fds > 0 && !ns_sock_inbox_filled(s) && s->o.kind != NS_KIND_RELAYED) {
+        ns_watch_unmute(&s->o); /* as long as the numbers are its own */
         ns_object_each_fd(&s->o, clear_entry, NULL);
         s->o.fds = 0;
         __atomic_store_n(&s->o.fd, -1, __ATOMIC_SEQ_CST);
-        ns_watch_unmute(&s->o);
         ns_watch_drop_all(&s->o);
         ns_sock_let_go(s);
     }

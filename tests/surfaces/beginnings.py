@@ -369,6 +369,22 @@ def silent_peer_in_epoll():
             print([event for _, event in ep.poll()], told(client.send, b"now"))
 
 
+@case(protects=False, NAMESOCKET_HOLD="30s", NAMESOCKET_NEAR="0ms")
+def refusing_peer_in_epoll():
+    """A server that says no while the client, which has been found to be too far to wait for, waits in epoll."""
+    program = ("import socket; l = socket.create_server(('127.0.0.1', 0)); print(l.getsockname()[1], flush=True); "
+               "first = l.accept(); l.accept()[0].close(); l.accept()")
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    for kind in (0, select.EPOLLET, select.EPOLLONESHOT):
+        with subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE) as peer, \
+                socket.socket() as client, select.epoll() as ep:
+            client.setblocking(False)
+            print(told(client.connect, ("127.0.0.1", int(peer.stdout.readline()))))
+            ep.register(client, select.EPOLLOUT | kind)
+            print([event for _, event in ep.poll(20)], told(client.send, b"now"))
+            peer.kill()
+
+
 @case(protects=False, NAMESOCKET_HOLD="50ms")
 def silent_peer_in_poll():
     for wait in (lambda s: polled(s).poll(), lambda s: select.select([s], [s], [s], 60)):
