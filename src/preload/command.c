@@ -7,11 +7,16 @@
  * the caller's as long as no command uses them (engine/heirloom.h). Listeners would lose by a
  * fork what they do not lose by a spawn.
  */
+/* pthread_cleanup_push is to go without the compiler's unwinder: every program would load libgcc_s
+ * for this one call. (GCC and clang define this with -fexceptions; <pthread.h> looks at it.) */
+#undef __EXCEPTIONS
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
+#include "engine/large.h"
 #include "preload/interpose.h"
 
 /*
@@ -33,7 +38,7 @@ static struct {
     pthread_mutex_t lock;
     unsigned commands;
     struct sigaction interrupt, quit; /* the program's own */
-} ignoring = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} ignoring NS_LARGE = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static void ignore_begin(void)
 {
