@@ -42,11 +42,17 @@ static struct ns_sock *find(const struct ns_joint_question *q)
     return NULL;
 }
 
+/* Whether it is one that a relay could have. Table held. */
+static bool is_joint(const struct ns_sock *s)
+{
+    return s->share && s->session.version == 2 && ns_session_protected(&s->session) && !s->unfaithful &&
+           s->remains != NS_REMAINS_HANDED;
+}
+
 /* Whether it can be, at some time. Table held. */
 static bool can_give(const struct ns_sock *s)
 {
-    return s->share && s->session.version == 2 && ns_session_protected(&s->session) && !s->unfaithful &&
-           s->remains != NS_REMAINS_HANDED && !ns_uring_here();
+    return is_joint(s) && !ns_uring_here();
 }
 
 /* Whether nothing is half done about it, and nobody has written around it. Table, rx and tx held. */
@@ -277,8 +283,8 @@ static struct ns_sock *next_left(struct ns_slot *slot, int fd, const struct ns_s
     struct ns_object *o = fd >= 0 ? ns_object_at(fd) : after ? after->o.next : ns_objects;
     for (; o; o = fd >= 0 ? NULL : o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
-        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && (fd < 0 || o->fds == 1) && can_give(s) &&
-            ns_dormant_stranded(s) && ns_slot_enter(slot, s))
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && (fd < 0 || o->fds == 1) && is_joint(s) &&
+            ns_dormant_stranded(s) && !ns_uring_here() && ns_slot_enter(slot, s))
             break;
     }
     ns_table_unhold(&hold);
