@@ -40,9 +40,11 @@ static int64_t wall(void *ctx)
 
 static struct ns_log log_to(struct capture *c, enum ns_log_level level)
 {
+    static const int32_t pid = 646;
+
     *c = (struct capture){ .wall_us = THESIS_S * SECOND_US };
     return (struct ns_log){
-        .level = level, .sink = keep, .wall_us = wall, .ctx = c, .utc_offset_s = 3600, .pid = 646
+        .level = level, .sink = keep, .wall_us = wall, .ctx = c, .utc_offset_s = 3600, .pid = &pid
     };
 }
 
@@ -54,7 +56,7 @@ START_TEST(the_thesis_line)
     ns_log(&log, NS_LOG_INFO, "Successfully resumed at server\n");
     ck_assert_str_eq(c.line, "Info: 646 - Thu Dec  9 01:53:25 1999 - Successfully resumed at server\n");
     ck_assert_int_eq(c.level, NS_LOG_INFO);
-    log.pid = 415;
+    log.pid = &(const int32_t){ 415 };
     c.wall_us = (THESIS_S - 311) * SECOND_US;
     ns_log_error(&log, NS_LOG_ERROR, "connect", EHOSTUNREACH);
     ck_assert_str_eq(c.line, "Error: 415 - Thu Dec  9 01:48:14 1999 - connect: No route to host\n");

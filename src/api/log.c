@@ -69,8 +69,8 @@ static int64_t wall_us(void *unused)
     return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
 }
 
-/* Without NAMESOCKET_LOG_FILE the engine has not looked at clock and process. It keeps `pid` true across
- * fork. */
+/* Without NAMESOCKET_LOG_FILE the engine has not looked at clock and process. It keeps its
+ * process's number true across fork. */
 static void take_over(void)
 {
     time_t now = time(NULL);
@@ -80,7 +80,7 @@ static void take_over(void)
     if (!engine_sink) {
         ns_engine.log.wall_us = wall_us;
         ns_engine.log.microseconds = ns_engine.policy.log_microseconds;
-        ns_engine.log.pid = getpid();
+        ns_engine.log.pid = &ns_engine_pid;
         ns_engine.log.utc_offset_s = localtime_r(&now, &local) ? (int32_t)local.tm_gmtoff : 0;
     }
     pthread_atfork(before_fork, after_fork, after_fork);

@@ -81,7 +81,7 @@ static int put_date(char *out, size_t room, int64_t local_us, bool microseconds)
 static size_t put_prefix(const struct ns_log *log, enum ns_log_level level, char *out, size_t room)
 {
     int64_t now_us = log->wall_us ? log->wall_us(log->ctx) : 0;
-    size_t n = (size_t)snprintf(out, room, "%s: %d - ", ns_log_level_name(level), (int)log->pid);
+    size_t n = (size_t)snprintf(out, room, "%s: %d - ", ns_log_level_name(level), log->pid ? (int)*log->pid : 0);
 
     n += (size_t)put_date(out + n, room - n, now_us + log->utc_offset_s * INT64_C(1000000),
                           log->microseconds);

@@ -40,7 +40,7 @@ struct ns_log {
     int64_t (*wall_us)(void *ctx); /* microseconds since 1970-01-01 00:00 UTC; NULL: always that moment */
     void *ctx;                     /* passed to both */
     int32_t utc_offset_s;          /* local time less UTC */
-    int32_t pid;
+    const int32_t *pid; /* not owned, so that a fork changes nothing here; NULL: 0 */
     bool microseconds; /* 01:53:25.000000 in place of the thesis's 01:53:25 */
 };
 

@@ -4,6 +4,7 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/serve.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
@@ -41,7 +42,7 @@ static struct record {
 } * first, *last;
 static size_t queued;
 
-static ns_told_handler *handlers[NS_TELL_KINDS];
+static ns_told_handler *handlers[NS_TELL_KINDS] NS_LARGE;
 
 bool ns_broker_connected(void)
 {

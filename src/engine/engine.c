@@ -24,6 +24,7 @@
 #include <time.h>
 
 struct ns_engine ns_engine NS_LARGE;
+int32_t ns_engine_pid;
 
 static struct ns_lock identity_lock;
 static struct ns_identity identity;
@@ -177,7 +178,7 @@ static void open_log(void)
     ns_engine.log = (struct ns_log){ .level = ns_engine.policy.log_level,
                                      .sink = to_file,
                                      .wall_us = wall_us,
-                                     .pid = ns_sys_getpid(),
+                                     .pid = &ns_engine_pid,
                                      .microseconds = ns_engine.policy.log_microseconds };
     if (localtime_r(&now, &tm))
         ns_engine.log.utc_offset_s = (int32_t)tm.tm_gmtoff;
@@ -230,6 +231,7 @@ int ns_engine_init(void)
 {
     int saved = errno;
     struct faults faults = { 0 };
+    ns_engine_pid = ns_sys_getpid();
     read_settings(&faults);
     read_ephemeral_range();
     /* Whoever sets a key wants no session without one. */
@@ -264,5 +266,5 @@ void ns_engine_fork_parent(void)
 void ns_engine_fork_child(void)
 {
     ns_lock_reset(&identity_lock);
-    ns_engine.log.pid = ns_sys_getpid();
+    ns_engine_pid = ns_sys_getpid();
 }

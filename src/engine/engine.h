@@ -14,6 +14,7 @@ struct ns_engine {
 };
 
 extern struct ns_engine ns_engine;
+extern int32_t ns_engine_pid; /* as the log tells it: not on the pages of that, which a fork leaves alone */
 
 struct ns_time ns_now(void);
 

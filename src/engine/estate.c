@@ -26,8 +26,20 @@ struct ns_estate {
     } * map;
 };
 
-static struct ns_estate estates[ESTATES_MAX] NS_LARGE; /* table */
-static unsigned next;                                  /* the place to look for a free one at first; table */
+/* A server that forks for each connection has a few at a time: on a page that is written anyway. */
+#define FEW 4
+static struct ns_estate few[FEW], more[ESTATES_MAX - FEW] NS_LARGE; /* table */
+static unsigned next; /* the place to look for a free one at first; table */
+
+static struct ns_estate *place(unsigned i)
+{
+    return i < FEW ? &few[i] : &more[i - FEW];
+}
+
+static unsigned place_of(const struct ns_estate *e)
+{
+    return e >= few && e < few + FEW ? (unsigned)(e - few) : FEW + (unsigned)(e - more);
+}
 
 static size_t map_bytes(size_t count)
 {
@@ -60,9 +72,12 @@ static int new_file(size_t bytes)
 
 static struct ns_estate *unused(void)
 {
+    for (unsigned i = 0; i < FEW; i++)
+        if (!few[i].map)
+            return &few[i];
     for (unsigned tries = 0; tries < ESTATES_MAX; tries++, next++)
-        if (!estates[next % ESTATES_MAX].map)
-            return &estates[next++ % ESTATES_MAX];
+        if (!place(next % ESTATES_MAX)->map)
+            return place(next++ % ESTATES_MAX);
     return NULL;
 }
 
@@ -142,7 +157,7 @@ void ns_estate_unwatch(struct ns_estate *e)
         return;
     munmap(e->map, map_bytes(e->count));
     e->map = NULL;
-    next = (unsigned)(e - estates);
+    next = place_of(e);
 }
 
 void ns_estate_unuse(struct ns_estate *e)

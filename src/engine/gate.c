@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/interrupt.h"
+#include "engine/large.h"
 #include "engine/sys.h"
 
 #include <poll.h>
@@ -52,7 +53,7 @@ static struct {
     size_t count;
     unsigned looks, since_asked;
     bool interrupting; /* between ns_interrupt_begin and _end: for as short as can be */
-} leaving;
+} leaving NS_LARGE;
 
 static void begin_leaving(struct ns_sock *s)
 {
@@ -120,6 +121,8 @@ static struct ns_sock *one_shut(void)
 
 static void end_leaving(void)
 {
+    if (!leaving.session)
+        return; /* a page that is not written is not copied */
     if (leaving.interrupting)
         ns_interrupt_end();
     memset(&leaving, 0, sizeof leaving);

@@ -47,7 +47,7 @@ struct item {
 
 #define SIZE ((uint32_t)(sizeof(struct head) + sizeof(struct item)))
 
-static struct head made; /* table */
+static struct head made NS_LARGE; /* table */
 static int made_file = -1;
 static uint64_t made_bytes;
 static struct ns_estate *made_estates[ESTATES_MAX] NS_LARGE;

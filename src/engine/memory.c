@@ -7,7 +7,7 @@
 #define FRONT_BYTES  ((size_t)256 * 1024)
 #define REACH_BYTES  ((size_t)2 * 1024 * 1024) /* of one table of pages, the last */
 #define PAGE_BYTES   ((size_t)4096)
-#define SHARED_BYTES ((size_t)512) /* of the table: what begins it, on a page with what lies before */
+#define SHARED_BYTES ((size_t)384) /* of the table: what begins it, on a page with what lies before */
 #define LINE_BYTES   ((size_t)64)
 
 static char *front, *table;

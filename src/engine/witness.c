@@ -8,11 +8,19 @@
 
 #define WITNESSES_MAX 4096
 
-static struct witness {
+/* As with estates: the first few lie on a page that is written anyway. */
+#define FEW 4
+struct witness {
     struct ns_estate *estate;
     struct ns_share *share;
-} witnesses[WITNESSES_MAX] NS_LARGE; /* table */
+};
+static struct witness few[FEW], more[WITNESSES_MAX - FEW] NS_LARGE; /* table */
 static unsigned witness_count, next_look;
+
+static struct witness *witness(unsigned i)
+{
+    return i < FEW ? &few[i] : &more[i - FEW];
+}
 
 static bool held_by_others(struct ns_share *x)
 {
@@ -26,8 +34,8 @@ static uint64_t word_of(const struct ns_share *x)
 
 static void forget_witness(unsigned i)
 {
-    ns_estate_unwatch(witnesses[i].estate);
-    witnesses[i] = witnesses[--witness_count];
+    ns_estate_unwatch(witness(i)->estate);
+    *witness(i) = *witness(--witness_count);
 }
 
 /* A few each time, so that as many go as come. */
@@ -35,7 +43,7 @@ static void look_after_witnesses(void)
 {
     for (int i = 0; i < 3 && witness_count > 0; i++) {
         unsigned at = next_look++ % witness_count;
-        if ((word_of(witnesses[at].share) & NS_SHARE_PLAIN) || !held_by_others(witnesses[at].share))
+        if ((word_of(witness(at)->share) & NS_SHARE_PLAIN) || !held_by_others(witness(at)->share))
             forget_witness(at);
     }
 }
@@ -50,7 +58,7 @@ void ns_witness_bear(struct ns_estate *e, struct ns_share *x)
     if (witness_count == WITNESSES_MAX)
         forget_witness(next_look++ % WITNESSES_MAX);
     ns_estate_watch(e);
-    witnesses[witness_count++] = (struct witness){ e, x };
+    *witness(witness_count++) = (struct witness){ e, x };
 }
 
 static enum ns_route route(struct ns_share *x, const uint8_t id[16], uint8_t mailbox[16])
@@ -94,7 +102,7 @@ enum ns_route ns_witness_find(const uint8_t id[16], uint8_t mailbox[16])
         best = r > best ? r : best;
     }
     for (unsigned i = 0; i < witness_count && best != NS_ROUTE_THERE; i++) {
-        enum ns_route r = route_by(&witnesses[i], id, mailbox);
+        enum ns_route r = route_by(witness(i), id, mailbox);
         best = r > best ? r : best;
     }
     return best;
