@@ -11,7 +11,11 @@
 
 void ns_policy_defaults(struct ns_policy *p)
 {
-    memset(p, 0, sizeof *p);
+    /* Of lists and texts no more than that they are empty: they are large, and the pages that
+     * they lie on need not be touched for that in every process. */
+    p->known.count = p->never.count = p->psk_bytes = 0;
+    p->log_file[0] = p->broker[0] = '\0';
+    p->log_microseconds = p->verbose = false;
     p->ask = NS_ASK_PROBE;
     p->version = 2;
     p->give_up_ms = 600000;

@@ -54,7 +54,6 @@ struct ns_policy {
     int64_t keepalive_idle_ms; /* an idle session's connection is probed after this */
     int64_t lease_ms;          /* a server leaves HELLO's connection open for as long */
     uint16_t ephemeral_low, ephemeral_high; /* both included; the engine fills in the system's */
-    struct ns_destinations known, never;
     enum ns_log_level log_level;
     bool log_microseconds;               /* else the thesis's form, in seconds */
     char log_file[NS_POLICY_PATH_BYTES]; /* empty: none */
@@ -63,6 +62,7 @@ struct ns_policy {
     uint8_t psk[NS_POLICY_PSK_BYTES_MAX];
     size_t psk_bytes;  /* 0: none */
     size_t ring_bytes; /* limit of one session's retransmission ring */
+    struct ns_destinations known, never; /* last, since they are large and mostly empty */
 };
 
 enum ns_verdict {

@@ -186,16 +186,26 @@ static void open_log(void)
 
 /* ---- starting ---- */
 
+/* Not sscanf: most of what that touches of libc no small program touches otherwise. */
+static unsigned long number_at(const char **text)
+{
+    char *end;
+    unsigned long n = strtoul(*text, &end, 10);
+    *text = end;
+    return n;
+}
+
 static void read_ephemeral_range(void)
 {
     char text[64] = "";
-    unsigned low, high;
+    const char *at = text;
     int fd = ns_sys_openat(AT_FDCWD, "/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
         return;
     ns_sys_read(fd, text, sizeof text - 1);
     ns_sys_close(fd);
-    if (sscanf(text, "%u %u", &low, &high) == 2 && low <= high && high < 65536) {
+    unsigned long low = number_at(&at), high = number_at(&at);
+    if (high > 0 && low <= high && high < 65536) {
         ns_engine.policy.ephemeral_low = (uint16_t)low;
         ns_engine.policy.ephemeral_high = (uint16_t)high;
     }
@@ -233,7 +243,6 @@ int ns_engine_init(void)
     struct faults faults = { 0 };
     ns_engine_pid = ns_sys_getpid();
     read_settings(&faults);
-    read_ephemeral_range();
     /* Whoever sets a key wants no session without one. */
     int err = faults.key ? -EINVAL : ns_slots_init(ns_last_main_leaves);
     if (err == 0)
@@ -243,8 +252,8 @@ int ns_engine_init(void)
         ns_error("nothing is protected: %s", why);
         ns_tell("nothing is protected: %s", why);
         ns_heirloom_refuse();
-    } else {
-        ns_heirloom_take();
+    } else if (!ns_heirloom_take()) {
+        read_ephemeral_range();
     }
     errno = saved;
     return err;

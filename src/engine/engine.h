@@ -8,9 +8,9 @@
 #include "core/time.h"
 
 struct ns_engine {
-    struct ns_policy policy; /* constant after ns_engine_init */
     struct ns_log log;
     int log_fd; /* NAMESOCKET_LOG_FILE, or -1 */
+    struct ns_policy policy; /* constant after ns_engine_init; large */
 };
 
 extern struct ns_engine ns_engine;

@@ -26,6 +26,7 @@ struct head {
     uint32_t size; /* of this and of an item: another version of the engine must not read it */
     uint32_t items;
     bool has_identity, has_parents;
+    uint16_t ephemeral_low, ephemeral_high; /* as this program has read them */
     struct ns_identity identity;
     uint8_t parents[NS_MAILBOX_BYTES];
 };
@@ -159,6 +160,8 @@ int ns_heirloom_end(void)
     if (own)
         made.identity = *own;
     made.has_parents = ns_mailbox_parents(made.parents);
+    made.ephemeral_low = ns_engine.policy.ephemeral_low;
+    made.ephemeral_high = ns_engine.policy.ephemeral_high;
     bool written = made_file >= 0 && made.items > 0 && put(&made, sizeof made, 0);
     explicit_bzero(&made.identity, sizeof made.identity);
     if (!written) {
@@ -356,15 +359,18 @@ static int found(struct head *h)
     return file;
 }
 
-void ns_heirloom_take(void)
+bool ns_heirloom_take(void)
 {
     struct head h;
     int file = found(&h);
     if (file < 0)
-        return;
+        return false;
+    ns_engine.policy.ephemeral_low = h.ephemeral_low;
+    ns_engine.policy.ephemeral_high = h.ephemeral_high;
     take_all(file, &h);
     ns_sys_close(file);
     explicit_bzero(&h, sizeof h);
+    return true;
 }
 
 void ns_heirloom_refuse(void)

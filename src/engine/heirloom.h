@@ -45,8 +45,9 @@ void ns_heirloom_fork_child(void);
 
 /* ---- at the start of the new program ---- */
 
-/* What the program before has left is dormant here. */
-void ns_heirloom_take(void);
+/* What the program before has left is dormant here. Returns whether there was one; then what that
+ * has read of the system (the ephemeral ports) holds here, too. */
+bool ns_heirloom_take(void);
 /* The engine cannot be here: those connections are reset, and the files closed. */
 void ns_heirloom_refuse(void);
 
