@@ -346,10 +346,24 @@ static void wake_kept(void)
     }
 }
 
+/* NEW may have come since the connection was accepted. Whoever reads it makes the key that the
+ * client and we have in common, and keeps it for the client's next connection: here that is once,
+ * in children it would be each time. */
+static void settle_awaiting(void)
+{
+    for (struct ns_object *o = ns_objects, *next; o; o = next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        next = o->next;
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && !s->share && ns_sock_state(s) == NS_AWAITING)
+            ns_first_settle(s, o->fd);
+    }
+}
+
 void ns_dormant_prepare(void)
 {
     size_t count = 0, used = 0;
     wake_kept();
+    settle_awaiting();
     for (struct ns_object *o = ns_objects; o; o = o->next)
         count += needs_share((struct ns_sock *)o);
     struct ns_estate *e = ns_estate_new(count);
