@@ -14,6 +14,7 @@
 #include "engine/libc.h"
 #include "engine/signals.h"
 #include "preload/interpose.h"
+#include "preload/next.h"
 #include "preload/stream.h"
 
 /* The library has a table of its own (src/api/libc.c): one for each face of the engine. */
@@ -21,8 +22,10 @@ struct ns_libc ns_libc;
 
 static void bind_one(void *slot, const char *name)
 {
-    void *found = dlsym(RTLD_NEXT, name);
+    void *found = ns_next_find(name);
 
+    if (!found)
+        found = dlsym(RTLD_NEXT, name);
     if (found)
         __atomic_store_n((void **)slot, found, __ATOMIC_RELEASE);
 }
@@ -53,15 +56,6 @@ static void fill_libc(void)
     ns_libc.epoll_pwait = ns_real.epoll_pwait;
 }
 
-/* Where this is loaded from: the next program must be able to load it, too. */
-static void learn_own_path(void)
-{
-    Dl_info info;
-
-    if (dladdr(&ns_libc, &info))
-        ns_exec_learn(info.dli_fname);
-}
-
 static void fork_prepare(void)
 {
     if (ns_ready())
@@ -88,11 +82,12 @@ static void fork_child(void)
 static __attribute__((constructor)) void begin(void)
 {
     int saved = errno;
+    const char *own_path = ns_next_begin(&ns_libc);
 
     ns_bind();
     fill_libc();
     ns_signals_seen = true;
-    learn_own_path();
+    ns_exec_learn(own_path); /* the next program must be able to load it, too */
     if (pthread_atfork(fork_prepare, fork_parent, fork_child) == 0)
         ns_engine_init();
     for (int fd = 0; fd <= 2; fd++)
