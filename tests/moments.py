@@ -1486,6 +1486,53 @@ def fork_before_the_first_bytes(context):
 
 
 @case
+def fork_children_meet_a_client_again(context):
+    """Each takes NEW off by itself, and the key that it makes with the client would die with it. From the second
+    time on the parent has it, and so have the children."""
+    x = Session(context, born=False)
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.server.do("s = l.accept()[0]")
+    x.server.do(ECHO + "\ns.close()")
+    accept = x.server.begin("s = l.accept()[0]").asleep(ACCEPT4, *ASLEEP)
+    x.client.log.wait(ANSWERED)
+    for n in range(5):
+        if n:
+            x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+            accept.result() if n == 1 else x.server.do("s = l.accept()[0]")
+            x.server.do(ECHO + "\ns.close()")
+        echoes(x)
+        x.server.log.wait(ESTABLISHED, n + 1)
+        x.client.do("s.close()")
+        x.server.says("os.waitpid(pid, 0)[1]", 0)
+    never_demoted(x)
+    if x.server.log.count("children meet again is kept") != 1:
+        raise Wrong("the parent does not know the client that its children have met")
+
+
+@case
+def fork_after_the_first_bytes(context):
+    """They have come after accept: the parent takes NEW off, so that the next child knows the client, too."""
+    x = Session(context, born=False)
+    parent = x.server.do("os.getpid()")
+    x.client.do(f"s = socket.create_connection(('tage', {PORT}))")
+    x.server.do("s = l.accept()[0]")
+    x.client.log.wait(ANSWERED)
+    x.client.do("s.sendall(b'talk 0'); import fcntl, struct")
+    x.client.becomes("struct.unpack('i', fcntl.ioctl(s, 0x5411, bytes(4)))[0]", 0)           # SIOCOUTQ
+    x.server.do(ECHO + "\ns.close()")
+    x.client.says("s.recv(6, socket.MSG_WAITALL)", b"TALK 0")
+    echoes(x)
+    if x.server.log.count(rf"{parent} - [^\n]*{ESTABLISHED}") != 1:
+        raise Wrong("it was not the parent that took NEW off")
+    accept = x.server.begin("l.accept()").asleep(ACCEPT4, *ASLEEP)
+    x.resumes()
+    echoes(x)
+    never_demoted(x)
+    if accept.done():
+        raise Wrong("the server was shown a connection that is none of its own")
+
+
+@case
 def fork_a_child_that_only_holds(context):
     """It has a descriptor and does nothing with it: the session stays the parent's, and goes on moving."""
     x = Session(context)

@@ -477,7 +477,7 @@ void ns_ask_for(struct ns_sock *s, struct ns_time now)
     ns_timer_set(&e->deadline, ns_time_add(now, ns_time_ms(HELLO_MS)));
 }
 
-void ns_ask_fork_child(void)
+NS_EACH_FORK void ns_ask_fork_child(void)
 {
     next_hold.set = false;
     ns_lock_reset(&lock);

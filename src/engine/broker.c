@@ -418,7 +418,7 @@ void ns_broker_stop(void)
     ns_broker_fork_child();
 }
 
-void ns_broker_fork_child(void)
+NS_EACH_FORK void ns_broker_fork_child(void)
 {
     /* What waits was the parent's, and so were its descriptors. */
     first = last = NULL;

@@ -127,7 +127,7 @@ void ns_ask_lost(struct ns_time now)
             settle(q, q->answered ? NS_MESSAGE_PERHAPS : -ENOTCONN, 0, now);
 }
 
-void ns_ask_reset(void)
+NS_EACH_FORK void ns_ask_reset(void)
 {
     for (struct question *q = questions; q < end; q++)
         *q = (struct question){ 0 };

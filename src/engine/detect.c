@@ -555,7 +555,7 @@ void ns_detect_start(void)
         ns_error("links cannot be watched (%s): losses are noticed later", strerror(-link_source.fd));
 }
 
-void ns_detect_stop(void)
+NS_EACH_FORK void ns_detect_stop(void)
 {
     if (link_source.fd >= 0)
         ns_internal_close(link_source.fd);
@@ -563,7 +563,7 @@ void ns_detect_stop(void)
     tick = stranded = (struct ns_timer){ 0 };
 }
 
-void ns_detect_fork_child(void)
+NS_EACH_FORK void ns_detect_fork_child(void)
 {
     ns_detect_stop();
 }

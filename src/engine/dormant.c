@@ -8,6 +8,7 @@
 #include "engine/heirloom.h"
 #include "engine/joint.h"
 #include "engine/laid.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/mailbox.h"
 #include "engine/recovery.h"
@@ -448,6 +449,16 @@ void ns_dormant_name(struct ns_sock *s)
     __atomic_store_n(&s->share->named, 1, __ATOMIC_SEQ_CST);
 }
 
+void ns_dormant_met(struct ns_sock *s, const uint8_t client_key[32])
+{
+    ns_lock(&s->tx);
+    if (s->share) {
+        memcpy(s->share->client, client_key, sizeof s->share->client);
+        __atomic_store_n(&s->share->met, 1, __ATOMIC_RELEASE);
+    }
+    ns_unlock(&s->tx);
+}
+
 void ns_dormant_address(struct ns_sock *s)
 {
     struct ns_hold hold;
@@ -523,7 +534,7 @@ void ns_dormant_leave(struct ns_sock *s)
         bear_witness(s);
 }
 
-void ns_dormant_fork_child(void)
+NS_EACH_FORK void ns_dormant_fork_child(void)
 {
     ns_count_dormant = 0;
 }

@@ -68,6 +68,8 @@ void ns_dormant_plain(struct ns_sock *s);
 
 /* It has an id, and is this process's: whoever of the family accepts a RESUME for it
  * lets it wait. Table held. */
+/* The owner has made the key that it has in common with this client, which its parent may keep. */
+void ns_dormant_met(struct ns_sock *s, const uint8_t client_key[32]);
 void ns_dormant_name(struct ns_sock *s);
 /* On the helper, which is there to take it: from now on it is sent here, and who calls for
  * it asks here. */

@@ -113,7 +113,29 @@ int ns_master_for(struct ns_master *out, const uint8_t peer_key[32], bool peer_i
     masters[i].master = *out;
     masters[i].set = true;
     ns_unlock_quiet(&identity_lock, &saved);
-    return 0;
+    return 1;
+}
+
+/* Clients that children have met, once. */
+#define MET_MAX 64
+static uint8_t met[MET_MAX][32] NS_LARGE; /* identity_lock */
+static unsigned next_met;
+
+void ns_master_met(const uint8_t client_key[32])
+{
+    sigset_t saved;
+    struct ns_master master;
+    unsigned i = 0;
+    ns_lock_quiet(&identity_lock, &saved);
+    bool known = find_master(&master, client_key, true);
+    while (i < MET_MAX && memcmp(met[i], client_key, 32) != 0)
+        i++;
+    if (!known && i == MET_MAX)
+        memcpy(met[next_met++ % MET_MAX], client_key, 32);
+    ns_unlock_quiet(&identity_lock, &saved);
+    if (!known && i < MET_MAX && ns_master_for(&master, client_key, true) == 1)
+        ns_debug("the key in common with a client that children meet again is kept");
+    explicit_bzero(&master, sizeof master);
 }
 
 /* ---- log ---- */
@@ -272,7 +294,7 @@ void ns_engine_fork_parent(void)
     ns_unlock(&identity_lock);
 }
 
-void ns_engine_fork_child(void)
+NS_EACH_FORK void ns_engine_fork_child(void)
 {
     ns_lock_reset(&identity_lock);
     ns_engine_pid = ns_sys_getpid();

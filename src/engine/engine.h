@@ -29,8 +29,12 @@ const struct ns_identity *ns_identity(void);
 void ns_identity_adopt(const struct ns_identity *from);
 
 /* The master key shared with a peer's public key, computed once and kept for
- * the most recent peers. Any thread. Returns 0 or -EBADMSG. */
+ * the most recent peers. Any thread. Returns 0, 1 when it was computed now, or -EBADMSG. */
 int ns_master_for(struct ns_master *out, const uint8_t peer_key[32], bool peer_is_client);
+
+/* A forked child has computed the one with this client. From the second time on it is kept here,
+ * where the next child gets it from. */
+void ns_master_met(const uint8_t client_key[32]);
 
 /* A line for the person who runs the program, under nsrun -v. */
 void ns_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -37,6 +37,8 @@ struct ns_share {
     uint32_t holders[NS_HOLDERS_MAX]; /* processes that have a descriptor of it, 0 where none; atomic */
     uint8_t id[16];
     uint8_t mailbox[16];
+    uint32_t met;      /* `client` is the public key of one that the owner had not met before; atomic */
+    uint8_t client[32];
 };
 
 /* A process that is about to be forked, and one too many to be noted. */

@@ -109,13 +109,17 @@ static enum ns_first version2(struct ns_sock *s, int fd, const uint8_t *packet)
     const struct ns_identity *own = ns_identity();
     if (ns_wire_get_new(packet, NS_PACKET_BYTES_NEW, &p) <= 0)
         return plain(s, fd);
-    if (!own || !may_begin(s) || memcmp(p.instance8, own->instance, sizeof p.instance8) != 0 ||
-        ns_master_for(&master, p.client_key, true) < 0)
+    if (!own || !may_begin(s) || memcmp(p.instance8, own->instance, sizeof p.instance8) != 0)
+        return not_for_us(s, fd, &p);
+    int made = ns_master_for(&master, p.client_key, true);
+    if (made < 0)
         return not_for_us(s, fd, &p);
     ns_lock(&s->tx);
     int err = ns_session_accept(&s->session, own, &master, packet);
     ns_unlock(&s->tx);
     explicit_bzero(&master, sizeof master);
+    if (!err && made)
+        ns_dormant_met(s, p.client_key);
     return err ? not_for_us(s, fd, &p) : established(s, fd, NS_PACKET_BYTES_NEW);
 }
 

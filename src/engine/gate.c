@@ -151,7 +151,7 @@ void ns_gate_clear(struct ns_time now)
     look(&timer, now);
 }
 
-void ns_gate_fork_child(void)
+NS_EACH_FORK void ns_gate_fork_child(void)
 {
     end_leaving();
     timer.set = false;

@@ -188,7 +188,7 @@ void ns_guest_end_leases(void)
     ns_unlock_quiet(&lease_lock, &saved);
 }
 
-void ns_guest_fork_child(void)
+NS_EACH_FORK void ns_guest_fork_child(void)
 {
     /* The parent's helper may have been half-way through a change: nothing is looked
      * at. The descriptors are closed with all internal ones. */

@@ -202,7 +202,7 @@ void ns_heirloom_undo(void)
 }
 
 /* The file, and the numbers of the estates, are the parent's thread's. */
-void ns_heirloom_fork_child(void)
+NS_EACH_FORK void ns_heirloom_fork_child(void)
 {
     made_file = -1;
 }

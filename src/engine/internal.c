@@ -87,7 +87,7 @@ bool ns_fd_internal(int fd)
            (__atomic_load_n(&word_at(fd / 64)->noted, __ATOMIC_RELAXED) >> (fd % 64) & 1);
 }
 
-void ns_internal_fork_child(void)
+NS_EACH_FORK void ns_internal_fork_child(void)
 {
     for (int i = first_word; i <= last_word; i++)
         for (uint64_t left = word_at(i)->noted & ~word_at(i)->inherited; left; left &= left - 1)

@@ -1,5 +1,6 @@
 #include "engine/last.h"
 
+#include "engine/large.h"
 #include "engine/sys.h"
 #include "engine/thread.h"
 
@@ -72,7 +73,7 @@ void ns_last_look(struct ns_time now)
     ns_timer_set(&timer, now);
 }
 
-void ns_last_fork_child(void)
+NS_EACH_FORK void ns_last_fork_child(void)
 {
     main_left = looking = false;
     timer.set = false;

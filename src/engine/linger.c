@@ -3,6 +3,7 @@
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/first.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/resume.h"
 #include "engine/sys.h"
@@ -38,7 +39,7 @@ bool ns_linger_for_new(struct ns_sock *s)
     return false;
 }
 
-void ns_linger_fork_child(void)
+NS_EACH_FORK void ns_linger_fork_child(void)
 {
     waiting = 0;
 }

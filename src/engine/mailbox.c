@@ -4,6 +4,7 @@
 #include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/joint.h"
+#include "engine/large.h"
 #include "engine/lock.h"
 #include "engine/ready.h"
 #include "engine/serve.h"
@@ -214,7 +215,7 @@ void ns_mailbox_fork_prepare(void)
         ns_mailbox();
 }
 
-void ns_mailbox_fork_child(void)
+NS_EACH_FORK void ns_mailbox_fork_child(void)
 {
     ns_lock_reset(&lock);
     if (opened) {

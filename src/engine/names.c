@@ -78,7 +78,7 @@ void ns_names_find(const struct ns_address *address, char out[256])
     ns_unlock_quiet(&lock, &saved);
 }
 
-void ns_names_fork_child(void)
+NS_EACH_FORK void ns_names_fork_child(void)
 {
     ns_lock_reset(&lock);
 }

@@ -6,6 +6,7 @@
 #include "engine/handover.h"
 #include "engine/internal.h"
 #include "engine/laid.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/linger.h"
 #include "engine/listener.h"
@@ -263,7 +264,7 @@ bool ns_remains_left(void)
     return any;
 }
 
-void ns_remains_fork_child(void)
+NS_EACH_FORK void ns_remains_fork_child(void)
 {
     heir = -1;
 }

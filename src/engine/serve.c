@@ -7,6 +7,7 @@
 #include "engine/first.h"
 #include "engine/hello.h"
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/ledger.h"
 #include "engine/listener.h"
 #include "engine/mailbox.h"
@@ -556,7 +557,7 @@ void ns_serve_take_passed(int fd, const uint8_t *read, size_t bytes, bool by_fam
         dismiss(g);
 }
 
-void ns_serve_fork_child(void)
+NS_EACH_FORK void ns_serve_fork_child(void)
 {
     offered = 0;
 }

@@ -1,5 +1,6 @@
 #include "engine/signals.h"
 
+#include "engine/large.h"
 #include "engine/lock.h"
 #include "engine/slot.h"
 #include "engine/sys.h"
@@ -125,7 +126,7 @@ bool ns_signals_restart(void)
     return true;
 }
 
-void ns_signals_fork_child(void)
+NS_EACH_FORK void ns_signals_fork_child(void)
 {
     if (ns_put_off.waiting)
         set_mask(put_off_mask);

@@ -1,6 +1,7 @@
 #include "engine/slot.h"
 
 #include "engine/internal.h"
+#include "engine/large.h"
 #include "engine/memory.h"
 #include "engine/quiet.h"
 #include "engine/scratch.h"
@@ -105,7 +106,7 @@ struct ns_slot *ns_slot_self(void)
     return self;
 }
 
-void ns_slots_fork_child(void)
+NS_EACH_FORK void ns_slots_fork_child(void)
 {
     if (!self)
         pthread_setspecific(thread_end, &no_slot); /* it is the main thread now */

@@ -202,7 +202,7 @@ void ns_sock_unindex(struct ns_sock *s)
         }
 }
 
-void ns_table_fork_child(void)
+NS_EACH_FORK void ns_table_fork_child(void)
 {
     *own = true;
     owner = (uint32_t)ns_sys_getpid();

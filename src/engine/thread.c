@@ -468,7 +468,7 @@ void ns_helper_stop(void)
     __atomic_store_n(&running, false, __ATOMIC_RELEASE);
 }
 
-void ns_helper_fork_child(void)
+NS_EACH_FORK void ns_helper_fork_child(void)
 {
     if (!running && !ns_helper_late && !dozing)
         return;

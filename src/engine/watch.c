@@ -277,7 +277,7 @@ static struct ns_watch *find_strayed(struct ns_object *o, struct ns_object *epol
     return NULL;
 }
 
-void ns_watch_fork_child(void)
+NS_EACH_FORK void ns_watch_fork_child(void)
 {
     for (struct ns_object *o = ns_objects; o; o = o->next)
         for (struct ns_watch *w = o->kind == NS_KIND_EPOLL ? NULL : o->watches; w; w = w->next)

@@ -1,5 +1,6 @@
 #include "engine/witness.h"
 
+#include "engine/engine.h"
 #include "engine/large.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
@@ -38,11 +39,23 @@ static void forget_witness(unsigned i)
     *witness(i) = *witness(--witness_count);
 }
 
+/* A child has made a key that dies with it. Who may be hostile can say here what it likes: it
+ * costs a key that nobody asks for. */
+static void learn_of_client(struct ns_share *x)
+{
+    uint8_t key[sizeof x->client];
+    if (!__atomic_load_n(&x->met, __ATOMIC_RELAXED) || !__atomic_exchange_n(&x->met, 0, __ATOMIC_ACQUIRE))
+        return;
+    memcpy(key, x->client, sizeof key);
+    ns_master_met(key);
+}
+
 /* A few each time, so that as many go as come. */
 static void look_after_witnesses(void)
 {
     for (int i = 0; i < 3 && witness_count > 0; i++) {
         unsigned at = next_look++ % witness_count;
+        learn_of_client(witness(at)->share);
         if ((word_of(witness(at)->share) & NS_SHARE_PLAIN) || !held_by_others(witness(at)->share))
             forget_witness(at);
     }
