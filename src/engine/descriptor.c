@@ -135,6 +135,11 @@ static void last_close(struct ns_sock *s, int fd)
         __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
         if ((waits || (s->session.state == NS_CONNECTED && s->tx_open)) && ns_sys_shutdown(fd, SHUT_WR) == 0)
             s->fin_queued = true;
+    } else if (s->session.state == NS_CONNECTED && s->session.pins == 0) {
+        /* Nobody asks for it again. The helper frees the rest when it wakes: by then the next
+         * connection has this memory. */
+        ns_ring_trim(&s->session.ring, s->session.ring.head);
+        ns_ring_release(&s->session.ring);
     }
     ns_unlock(&s->tx);
     ns_watch_drop_all(&s->o);

@@ -349,13 +349,13 @@ static void wake_kept(void)
 
 /* NEW may have come since the connection was accepted. Whoever reads it makes the key that the
  * client and we have in common, and keeps it for the client's next connection: here that is once,
- * in children it would be each time. */
+ * in children it would be each time. So late as can be. */
 static void settle_awaiting(void)
 {
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         struct ns_sock *s = (struct ns_sock *)o;
         next = o->next;
-        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && !s->share && ns_sock_state(s) == NS_AWAITING)
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state(s) == NS_AWAITING)
             ns_first_settle(s, o->fd);
     }
 }
@@ -364,7 +364,6 @@ void ns_dormant_prepare(void)
 {
     size_t count = 0, used = 0;
     wake_kept();
-    settle_awaiting();
     for (struct ns_object *o = ns_objects; o; o = o->next)
         count += needs_share((struct ns_sock *)o);
     struct ns_estate *e = ns_estate_new(count);
@@ -374,11 +373,13 @@ void ns_dormant_prepare(void)
         struct ns_sock *s = (struct ns_sock *)o;
         if (o->kind == NS_KIND_DORMANT && !s->kept)
             s->unborn = ns_share_hold(s->share, NS_HOLDER_UNBORN);
-        if (!can_share(s))
-            continue;
-        if (!s->share && e && used < count)
+        if (can_share(s) && !s->share && e && used < count)
             begin_share(s, e, ns_estate_share(e, used++));
-        if (s->share)
+    }
+    settle_awaiting();
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_sock *s = (struct ns_sock *)o;
+        if (can_share(s) && s->share)
             leave_to_first(s);
     }
     for (; e && used < count; used++) /* lost meanwhile */

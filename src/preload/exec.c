@@ -119,10 +119,11 @@ static bool cannot(const char *path)
 {
     struct stat st;
 
-    if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 && stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+    if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0) {
+        if (stat(path, &st) < 0 || S_ISREG(st.st_mode))
+            return false;
         errno = EACCES;
-    else if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0)
-        return false;
+    }
     return errno == EACCES || errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG;
 }
 
