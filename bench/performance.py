@@ -272,11 +272,15 @@ def by_file(files):
 def by_process(processes):
     if not processes:
         return "Not measured.\n"
+    names = [name for name in ("plain", "sleeper", "shim") if all(name in v for v in processes.values())]
     rows = [[FORMS[form], *(f"{v[name]['value']['median']:.0f} ({v[name]['value']['q1']:.0f} to {v[name]['value']['q3']:.0f})"
-                            for name in ("plain", "shim")),
-             f"{v['shim']['ratio']['median']:.3f}", f"{v['shim']['sessions']} of {v['shim']['connections']}"]
+                            for name in names),
+             *(f"{v[name]['ratio']['median']:.3f}" for name in names[1:]),
+             f"{v['shim']['sessions']} of {v['shim']['connections']}"]
             for form, v in processes.items()]
-    return table(["server", "Normal", "Namesocket shim", "Ratio", "sessions"], rows)
+    title = {**NAMES, "sleeper": "Second thread"}
+    return table(["server", *(title[name] for name in names),
+                  *(f"Ratio, {title[name].lower()}" for name in names[1:]), "sessions"], rows)
 
 
 PAGE = """# Performance
@@ -328,9 +332,11 @@ beyond plain is the price of looking whether the descriptor has a session.
 Connections a second, each with one byte there and back, client and server both under the shim or neither; the
 server forks for each, and in the second row executes a program with the connection as standard input and
 output. Median (first to third quartile); the ratio is of samples in the same round. *Sessions*: how many of the
-connections began as protected, by the server's log.
+connections began as protected, by the server's log. *Second thread*: a plain server in which a thread sleeps, as
+the shim's helper does, and nothing else (bench/sleeper.c); what that costs no shim with a helper can win back.
 
 {by_process}
+{parts}
 ## sendfile
 
 32 MiB of a file in memory, by sendfile(2) of 1 MiB at a time on one connection, until the client has them all; the
@@ -349,6 +355,43 @@ packets run over, at any moment of the interval. Every byte of every echo is com
 ## Memory of an idle session
 
 {weights}"""
+
+
+# Where the time of a connection goes that has a process of its own. Counted by hand: by strace, by perf's page faults
+# with addresses, by callgrind, and by processor time (cpuacct), which other load on the machine disturbs least.
+PARTS = """### What a fork and an exec cost, in parts
+
+Counted on 2026-11-29, for one connection of the rows above. In brackets: with what the shim did until that day.
+
+| | plain | second thread | shim |
+| --- | --- | --- | --- |
+| page faults of the child, from fork to exit | 18 | 30 | 37 where the parent has read NEW, 48 where the child reads it (44, 54) |
+| page faults of the parent | 2 | 6 | 9 (13) |
+| system calls of the parent | 3 | 3 | 31 (32) |
+| system calls of the child | 6 | 6 | 36 (40) |
+| system calls of the client | 5 | 5 | 16 (18) |
+| mappings | 24 | | 34 (39) |
+| a program that begins: instructions | 127,000 | | 293,000 (408,000) |
+| a program that begins: page faults | 50 | | 73 (94) |
+
+- A *page fault* costs the child 1.5 us, and the copy something more when it ends. **A second thread in the parent is
+  12 of them in the child and 4 in the parent**: glibc's fork sees to the locks of malloc, stdio, the name service and
+  timers then, each on pages and in code of its own. With fork itself that takes 55 us in place of 36 until the child
+  runs, and 89 in place of 63 until it has ended. This is the floor: a server has to answer HELLO and RESUME while it
+  sleeps in `accept`, and that is the helper.
+- The shim's own in the child: its data, a page of table, slots and session, the mark that a child is one, the estate, a ring,
+  thread-local memory, and two or three pieces of its code.
+- *The estate* (docs/architecture.md), a memory file made, sealed, mapped, closed and unmapped: 9 us. It cannot be used
+  again: a child may have kept it.
+- *A new client's key*: 700,000 instructions (X25519), once at each end; for a client that comes again, nothing.
+  NEW itself, with its tag and its check: some 4,000.
+- *Round trips*: none is added. NEW goes out with the first bytes.
+- *exec*: what remains beyond the fork is to load and relocate the shim (100,000 of its 166,000 instructions are the
+  dynamic linker's, and there are some 25 pages to fault in), to look whether the next program will have it, and to hand
+  the session down and take it up: some 60 system calls.
+- On virtual machines CPUID is emulated: the dynamic linker's look at the processor takes 500 us of a program's start in
+  this one, and libgcc_s, which the shim does not load any more, took 100 more.
+"""
 
 
 def kernel_half():
@@ -373,7 +416,7 @@ def main():
     page = PAGE.format(date=f"Measured on {date}." if date else "", machine=text(directory, "machine"),
                        commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap, calls, processes, files),
                        table_7_1=table_7_1(bench), counted=counted(counts), gaps=gaps(gap), beyond_libc=beyond_libc(calls),
-                       by_process=by_process(processes), by_file=by_file(files), weights=weights(memory),
+                       by_process=by_process(processes), parts=PARTS, by_file=by_file(files), weights=weights(memory),
                        kernel_half=kernel_half())
     sys.stdout.write(page)
     return 0

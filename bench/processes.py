@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Connections a second of servers that make a process for each connection, plain and under the shim.
 
-Both variants of a server are up for the whole run. A round takes a sample of each in turn, and each round begins
-with the other, so that what else the machine does hits both alike; the ratio is that of one round. Client and
-server are both under the shim, or neither. The result is JSON on standard output: by form of server and variant, the
-quartiles of the rate and of its ratio to plain, and how many sessions the server's log tells of.
+All variants of a server are up for the whole run. A round takes a sample of each in turn, and each round begins
+at the other end, so that what else the machine does hits all alike; the ratio is that of one round. Client and
+server are both under the shim, or neither. With --sleeper there is a third variant, plain with a second thread in
+the server that sleeps (sleeper.c): what is lost there no shim with a helper can win back. The result is JSON on
+standard output: by form of server and variant, the quartiles of the rate and of its ratio to plain, and how many
+sessions the server's log tells of.
 """
 import argparse
 import json
@@ -17,7 +19,6 @@ import sys
 import tempfile
 
 FORMS = ("fork", "exec")
-VARIANTS = ("plain", "shim")
 PATIENCE_S = 120
 
 
@@ -32,12 +33,13 @@ def answer(process):
 
 
 class Pair:
-    def __init__(self, program, form, environment):
+    def __init__(self, program, form, environment, for_server=None):
         self.log = environment.get("NAMESOCKET_LOG_FILE")
         env = {**os.environ, **environment}
         # A group of its own, so that its children end with it.
-        self.server = subprocess.Popen([program, "serve", form], env=env, stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.server = subprocess.Popen([program, "serve", form], env={**env, **(for_server or {})},
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                                       start_new_session=True)
         self.client = subprocess.Popen([program, "drive", answer(self.server)], env=env, stdin=subprocess.PIPE,
                                        stdout=subprocess.PIPE, text=True)
 
@@ -72,30 +74,36 @@ def measure(options, form, directory):
     pairs = {"plain": Pair(options.processes, form, {}),
              "shim": Pair(options.processes, form, {"LD_PRELOAD": options.shim, "NAMESOCKET_LOG_FILE": log,
                                                     "NAMESOCKET_LOG_LEVEL": "info"})}
-    rates = {variant: [] for variant in VARIANTS}
+    if options.sleeper:
+        pairs["sleeper"] = Pair(options.processes, form, {}, {"LD_PRELOAD": options.sleeper})
+    rates = {variant: [] for variant in pairs}
     try:
-        for variant in VARIANTS:
-            pairs[variant].sample(options.connections)        # not counted: the first contact is in it
+        for pair in pairs.values():
+            pair.sample(options.connections)        # not counted: the first contact is in it
         for n in range(options.rounds):
-            for variant in VARIANTS if n % 2 else reversed(VARIANTS):
+            for variant in list(pairs) if n % 2 else reversed(pairs):
                 rates[variant].append(pairs[variant].sample(options.connections))
     finally:
         for pair in pairs.values():
             pair.end()
-    ratios = [shim / plain for shim, plain in zip(rates["shim"], rates["plain"])]
-    return {"plain": {"value": quartiles(rates["plain"])},
-            "shim": {"value": quartiles(rates["shim"]), "ratio": quartiles(ratios), "sessions": pairs["shim"].sessions(),
-                     "connections": 2 * options.connections * (options.rounds + 1)}}
+    result = {variant: {"value": quartiles(values),
+                        "ratio": quartiles([v / plain for v, plain in zip(values, rates["plain"])])}
+              for variant, values in rates.items()}
+    result["shim"].update(sessions=pairs["shim"].sessions(),
+                          connections=2 * options.connections * (options.rounds + 1))
+    return result
 
 
 def main():
     parser = argparse.ArgumentParser(description="Servers with a process for each connection.")
     parser.add_argument("--processes", required=True)
     parser.add_argument("--shim", required=True)
+    parser.add_argument("--sleeper", help="sleeper.so, for the third variant")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--connections", type=int, default=300, help="in one sample")
     options = parser.parse_args()
     options.processes, options.shim = os.path.abspath(options.processes), os.path.abspath(options.shim)
+    options.sleeper = options.sleeper and os.path.abspath(options.sleeper)
     try:
         with tempfile.TemporaryDirectory(prefix="namesocket-processes-") as directory:
             result = {form: measure(options, form, directory) for form in FORMS}

@@ -43,7 +43,7 @@ fi
 
 [ -f "$build/build.ninja" ] || meson setup --buildtype=release "$build" || exit 1
 # Not everything: what tests need is not needed here.
-ninja -C "$build" bench/tcpbench bench/records bench/calls bench/files bench/processes src/preload/libnsshim.so || exit 1
+ninja -C "$build" bench/tcpbench bench/records bench/calls bench/files bench/processes bench/sleeper.so src/preload/libnsshim.so || exit 1
 tcpbench=$build/bench/tcpbench
 shim=$build/src/preload/libnsshim.so
 results=$build/bench/results
@@ -81,7 +81,7 @@ measure memory "$tcpbench" --shim "$shim" --memory=$sessions --json
 measure count bench/count.py --tcpbench "$tcpbench" --shim "$shim" --variants $variants
 measure calls bench/calls.py --calls "$build/bench/calls" --shim "$shim"
 measure files bench/files.py --files "$build/bench/files" --shim "$shim" --rounds $rounds
-measure processes bench/processes.py --processes "$build/bench/processes" --shim "$shim" --rounds $rounds
+measure processes bench/processes.py --processes "$build/bench/processes" --shim "$shim" --sleeper "$build/bench/sleeper.so" --rounds $rounds
 if [ "$skip_gap" = no ]; then
     measure gap bench/gap.py --records "$build/bench/records" --shim "$shim" --trials $trials --fewer $fewer
 fi
