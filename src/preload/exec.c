@@ -76,13 +76,23 @@ static bool leads_here(const char *entry, char *const envp[])
            strcmp(where ? where : "", own.library_path ? own.library_path : "") == 0 && is_own(own.path);
 }
 
+/* How much of `list` is its first entry. */
+static size_t entry_length(const char *list)
+{
+    size_t n = 0;
+
+    while (list[n] && list[n] != ':' && list[n] != ' ')
+        n++;
+    return n;
+}
+
 static bool preloaded(char *const envp[])
 {
     const char *list = variable(envp, "LD_PRELOAD");
     char entry[PATH_MAX];
 
     while (own.known && list && *list) {
-        size_t n = strcspn(list, ": ");
+        size_t n = entry_length(list);
 
         if (n > 0 && n < sizeof entry) {
             memcpy(entry, list, n);
@@ -90,7 +100,9 @@ static bool preloaded(char *const envp[])
             if (leads_here(entry, envp))
                 return true;
         }
-        list += n + strspn(list + n, ": ");
+        list += n;
+        while (*list == ':' || *list == ' ')
+            list++;
     }
     return false;
 }
@@ -136,13 +148,27 @@ static size_t count(char *const envp[])
     return n;
 }
 
+/* "name=number", written from the end of `text`; where it begins. Not snprintf: a child that is
+ * another program the next moment has not run that yet, and each piece of libc costs it a fault. */
+static char *assignment(char text[64], const char *name, unsigned number)
+{
+    char *at = text + 64;
+    size_t n = strlen(name);
+
+    *--at = '\0';
+    do
+        *--at = (char)('0' + number % 10);
+    while (number /= 10);
+    *--at = '=';
+    return memcpy(at - n, name, n);
+}
+
 /* `envp` with one more variable, in `out`, which has room for two entries more. */
 static char *const *with_heirloom(char *const envp[], size_t n, char **out, char text[64], int heirloom)
 {
     if (n)
         memcpy(out, envp, n * sizeof *out);
-    snprintf(text, 64, NS_HEIRLOOM_VARIABLE "=%d", heirloom);
-    out[n] = text;
+    out[n] = assignment(text, NS_HEIRLOOM_VARIABLE, (unsigned)heirloom);
     out[n + 1] = NULL;
     return out;
 }
