@@ -208,12 +208,14 @@ static void open_log(void)
 
 /* ---- starting ---- */
 
-/* Not sscanf: most of what that touches of libc no small program touches otherwise. */
-static unsigned long number_at(const char **text)
+/* Not sscanf nor strtoul: what those touch of libc no small program touches otherwise. */
+unsigned ns_number_at(const char **text)
 {
-    char *end;
-    unsigned long n = strtoul(*text, &end, 10);
-    *text = end;
+    unsigned n = 0;
+    while (**text == ' ' || **text == '\t')
+        ++*text;
+    for (; **text >= '0' && **text <= '9' && n < 100000000; ++*text)
+        n = 10 * n + (unsigned)(**text - '0');
     return n;
 }
 
@@ -226,7 +228,7 @@ static void read_ephemeral_range(void)
         return;
     ns_sys_read(fd, text, sizeof text - 1);
     ns_sys_close(fd);
-    unsigned long low = number_at(&at), high = number_at(&at);
+    unsigned low = ns_number_at(&at), high = ns_number_at(&at);
     if (high > 0 && low <= high && high < 65536) {
         ns_engine.policy.ephemeral_low = (uint16_t)low;
         ns_engine.policy.ephemeral_high = (uint16_t)high;

@@ -18,6 +18,9 @@ extern int32_t ns_engine_pid; /* as the log tells it: not on the pages of that, 
 
 struct ns_time ns_now(void);
 
+/* The number at the beginning of `text`, after blanks, which is then behind it; 0 where there is none. */
+unsigned ns_number_at(const char **text);
+
 /* Fills `out` with random bytes. Returns 0 or a negative errno. */
 int ns_random(void *out, size_t bytes);
 

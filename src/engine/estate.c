@@ -85,7 +85,7 @@ static struct ns_estate *unused(void)
 static struct ns_estate *map_file(int fd, size_t count, uint32_t users)
 {
     struct ns_estate *e = unused();
-    void *p = e ? mmap(NULL, map_bytes(count), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    void *p = e ? mmap(NULL, map_bytes(count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0) : MAP_FAILED;
     if (p == MAP_FAILED) {
         ns_internal_close(fd);
         return NULL;

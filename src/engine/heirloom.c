@@ -347,7 +347,8 @@ static void take_all(int file, const struct head *h)
 static int found(struct head *h)
 {
     char *text = getenv(NS_HEIRLOOM_VARIABLE);
-    int file = text ? atoi(text) : -1;
+    const char *number = text;
+    int file = text ? (int)ns_number_at(&number) : -1;
     if (!text)
         return -1;
     unsetenv(NS_HEIRLOOM_VARIABLE);
