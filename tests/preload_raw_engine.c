@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "engine/adopt.h"
+#include "engine/caller.h"
 #include "engine/libc.h"
 #include "engine/slot.h"
 #include "engine/sock.h"
@@ -282,5 +283,11 @@ void ns_adopt(int pair, ns_relay_begin *relay)
 
 unsigned ns_adopted(void)
 {
+    return 0;
+}
+
+int ns_caller_read(void *to, const void *from, size_t n)
+{
+    memcpy(to, from, n);
     return 0;
 }

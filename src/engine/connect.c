@@ -1,6 +1,7 @@
 #include "engine/connect.h"
 
 #include "engine/ask.h"
+#include "engine/caller.h"
 #include "engine/end.h"
 #include "engine/engine.h"
 #include "engine/ledger.h"
@@ -68,8 +69,6 @@ bool ns_client_established(struct ns_sock *s, int fd)
 static int again(struct ns_sock *s, int fd, const struct sockaddr *addr, socklen_t len)
 {
     enum ns_state state = ns_sock_state(s);
-    if (!addr || len < sizeof(sa_family_t))
-        return NS_NOT_OURS;
     if (state == NS_CONNECTED || state == NS_SUSPENDED || state == NS_FAILED)
         return __atomic_exchange_n(&s->connect_owed, false, __ATOMIC_RELAXED) ? 0 : -EISCONN;
     int r = libc_connect(fd, addr, len);
@@ -114,25 +113,34 @@ void ns_client_begin(int fd, const struct ns_address *to, uint16_t port, const c
         established(s, fd);
 }
 
+static int of_session(struct ns_sock *s, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    sa_family_t family;
+    if (!addr || len < sizeof family || ns_caller_read(&family, addr, sizeof family) < 0)
+        return NS_NOT_OURS;
+    if (family != AF_UNSPEC)
+        return again(s, fd, addr, len);
+    ns_sock_disconnect(s);
+    return NS_NOT_OURS;
+}
+
 int ns_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     struct ns_address to;
     uint16_t port;
     struct ns_sock *s = ns_sock_at(fd);
-    if (s && len >= sizeof(sa_family_t) && addr && addr->sa_family == AF_UNSPEC) {
-        ns_sock_disconnect(s);
-        return NS_NOT_OURS;
-    }
     if (s)
-        return again(s, fd, addr, len);
-    if (!addr || (unsigned)fd >= NS_FD_MAX || ns_engine.policy.ask == NS_ASK_NEVER || !ns_table ||
-        ns_address_from_sockaddr(&to, &port, addr, len) < 0 || port == 0 || ns_address_wildcard(&to) || !is_tcp(fd))
+        return of_session(s, fd, addr, len);
+    if (!addr || (unsigned)fd >= NS_FD_MAX || ns_engine.policy.ask == NS_ASK_NEVER || !ns_table)
         return NS_NOT_OURS;
+    int r = libc_connect(fd, addr, len);
+    /* The address is looked at only when the kernel has read it: it may be where nothing can be. */
+    if ((r != 0 && r != -EINPROGRESS && r != -EINTR) || ns_address_from_sockaddr(&to, &port, addr, len) < 0 ||
+        port == 0 || ns_address_wildcard(&to) || !is_tcp(fd))
+        return r;
     char name[256];
     ns_names_find(&to, name);
-    int r = libc_connect(fd, addr, len);
-    if (r == 0 || r == -EINPROGRESS || r == -EINTR)
-        ns_client_begin(fd, &to, port, name, r);
+    ns_client_begin(fd, &to, port, name, r);
     return r;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 
+#include "engine/caller.h"
 #include "preload/interpose.h"
 #include "preload/passing.h"
 #include "preload/sandbox.h"
@@ -153,6 +154,14 @@ static const sigset_t *widen(const void *mask, sigset_t *wide)
     return wide;
 }
 
+/* What libc's functions would read themselves: where it cannot be read the kernel says so, and no signal does. */
+static bool unreadable(const void *p, size_t bytes)
+{
+    char there[sizeof(struct timespec)];
+
+    return p && ns_caller_read(there, p, bytes) < 0;
+}
+
 /* A number, unlike its libc function, leaves the time not slept in *timeout (ppoll(2), pselect(2)). */
 static long poll_with_rest(const long *a)
 {
@@ -160,7 +169,9 @@ static long poll_with_rest(const long *a)
     sigset_t wide;
     int r;
 
-    if (a[3] && a[4] != NS_SYS_SIGSET_BYTES)
+    if (a[3] && (a[4] != NS_SYS_SIGSET_BYTES || unreadable(PTR(3), NS_SYS_SIGSET_BYTES)))
+        return NS_NOT_OURS;
+    if (unreadable(timeout, sizeof *timeout))
         return NS_NOT_OURS;
     if (timeout)
         end = ns_wait_end(*timeout);
@@ -177,11 +188,14 @@ static long select_with_rest(const long *a)
         size_t bytes;
     } *set = PTR(5);
     struct timespec *timeout = PTR(4), end = { 0 };
-    const void *mask = set ? set->mask : NULL;
+    const void *mask;
     sigset_t wide;
     int r;
 
-    if (mask && set->bytes != NS_SYS_SIGSET_BYTES)
+    if (unreadable(set, sizeof *set) || unreadable(timeout, sizeof *timeout))
+        return NS_NOT_OURS;
+    mask = set ? set->mask : NULL;
+    if (mask && (set->bytes != NS_SYS_SIGSET_BYTES || unreadable(mask, NS_SYS_SIGSET_BYTES)))
         return NS_NOT_OURS;
     if (timeout)
         end = ns_wait_end(*timeout);
@@ -204,6 +218,8 @@ static long on_wait(long number, const long *a)
 #endif
 #ifdef SYS_select
     case SYS_select:
+        if (unreadable(PTR(4), sizeof(struct timeval)))
+            return NS_NOT_OURS;
         return select((int)a[0], PTR(1), PTR(2), PTR(3), PTR(4));
 #endif
 #ifdef SYS_epoll_wait
@@ -215,12 +231,14 @@ static long on_wait(long number, const long *a)
     case SYS_pselect6:
         return select_with_rest(a);
     case SYS_epoll_pwait:
-        if (a[4] && a[5] != NS_SYS_SIGSET_BYTES)
+        if (a[4] && (a[5] != NS_SYS_SIGSET_BYTES || unreadable(PTR(4), NS_SYS_SIGSET_BYTES)))
             return NS_NOT_OURS;
         return engine(ns_wait_epoll(FD(0), PTR(1), (int)a[2], (int)a[3], widen(PTR(4), &wide)));
 #ifdef SYS_epoll_pwait2
     case SYS_epoll_pwait2:
-        if (a[4] && a[5] != NS_SYS_SIGSET_BYTES)
+        if (a[4] && (a[5] != NS_SYS_SIGSET_BYTES || unreadable(PTR(4), NS_SYS_SIGSET_BYTES)))
+            return NS_NOT_OURS;
+        if (unreadable(PTR(3), sizeof(struct timespec)))
             return NS_NOT_OURS;
         return epoll_pwait2(FD(0), PTR(1), (int)a[2], PTR(3), widen(PTR(4), &wide));
 #endif

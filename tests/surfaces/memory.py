@@ -29,6 +29,12 @@ def constant():
                                      ctypes.c_long(0)))
 
 
+def nowhere():
+    """A page that may not even be read."""
+    libc.mmap.restype = ctypes.c_void_p
+    return ctypes.c_void_p(libc.mmap(None, mmap.PAGESIZE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, ctypes.c_long(0)))
+
+
 def messages(buffer):
     """Each with something wrong in it."""
     good = Iovec(ctypes.addressof(buffer), 3)
@@ -124,3 +130,34 @@ def bad_pointers_while_accepting():
     select.select([listener], [], [], 5)
     c1, _ = listener.accept()
     print(all_of(c1, 1), "done")
+
+
+@case()
+def unreadable_addresses():
+    """Of connect(2), on a new socket, on a connection, and by its number."""
+    listener, a, b = pair()
+    page = nowhere()
+    a.send(b"?")
+    print(b.recv(1))
+    for fd in socket.socket().detach(), a.fileno():
+        print(c("connect", fd, page, 16), c("connect", fd, NOTHING, 16), c("syscall", 42, fd, page, 16))
+    b.send(b"still here")
+    print(all_of(a, 10))
+
+
+@case()
+def unreadable_times():
+    """Of the calls that wait, by their numbers: libc's functions read a time themselves."""
+    a, b = session()
+    page, word, time, poll = nowhere(), ctypes.c_long(8), (ctypes.c_long * 2)(), (ctypes.c_int * 2)(a.fileno())
+    epoll, events = select.epoll(), ctypes.create_string_buffer(12)
+    epoll.register(a, select.EPOLLOUT)
+    sets = (ctypes.c_long * 2)(page.value, 8)
+    print("select", c("syscall", 23, 0, None, None, None, page))
+    print("pselect6", c("syscall", 270, 0, None, None, None, page, None), c("syscall", 270, 0, None, None, None, time, page),
+          c("syscall", 270, 0, None, None, None, time, sets))
+    print("ppoll", c("syscall", 271, poll, word, page, None, word), c("syscall", 271, poll, word, time, page, word))
+    print("epoll_pwait", c("syscall", 281, epoll.fileno(), events, 1, 0, page, word))
+    print("epoll_pwait2", c("syscall", 441, epoll.fileno(), events, 1, page, None, word),
+          c("syscall", 441, epoll.fileno(), events, 1, time, page, word))
+    print(c("syscall", 281, epoll.fileno(), events, 1, 0, None, word))
