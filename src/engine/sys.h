@@ -321,6 +321,10 @@ static inline uint64_t ns_sys_fd_limit(void)
  */
 #define NS_SYS_HIGH_MAX 768
 
+/* Under a soft limit below this no number is taken from the application: it may count on each of
+ * them. */
+#define NS_SYS_FD_FEW 32
+
 /*
  * Takes `fd` and returns it under a high number, close-on-exec, out of the
  * way of applications that count on low ones: from three quarters of the soft
@@ -328,7 +332,8 @@ static inline uint64_t ns_sys_fd_limit(void)
  * descriptor keeps its own (made close-on-exec), unless that is 0, 1 or 2:
  * then the lowest from 3 on is taken, and if even that fails the descriptor
  * is closed and -EMFILE (or what the kernel said) returned. A negative `fd`
- * is returned as it is, so that the call may wrap the one that made it.
+ * is returned as it is, so that the call may wrap the one that made it. Where the application has
+ * but few, the descriptor is closed: -EMFILE.
  */
 static inline int ns_sys_high(int fd)
 {
@@ -338,6 +343,10 @@ static inline int ns_sys_high(int fd)
     if (fd < 0)
         return fd;
     limit = ns_sys_fd_limit();
+    if (limit < NS_SYS_FD_FEW) {
+        ns_sys_close(fd);
+        return -EMFILE;
+    }
     from = limit / 4 * 3;
     if (from > NS_SYS_HIGH_MAX)
         from = NS_SYS_HIGH_MAX;

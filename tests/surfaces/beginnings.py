@@ -390,3 +390,24 @@ def silent_peer_in_poll():
     for wait in (lambda s: polled(s).poll(), lambda s: select.select([s], [s], [s], 60)):
         with silent_peer() as client:
             print(len(wait(client)), told(client.send, b"now"))
+
+
+@case(protects=False)
+def few_descriptors():
+    """Each number below a small limit is the application's (RLIMIT_NOFILE)."""
+    import resource
+    lowest = os.dup(0)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 6, before[1]))
+    os.close(lowest)
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.socket()
+    client.setblocking(False)
+    opened = []
+    while len(opened) < 100 and isinstance(one := told(os.dup, 0), int):
+        opened.append(one)
+    print(len(opened), one, told(client.connect, listener.getsockname()), told(listener.accept))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    select.select([listener], [], [], 5)
+    server, _ = listener.accept()
+    print(client.send(b"now"), all_of(server, 3))
