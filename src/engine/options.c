@@ -159,6 +159,19 @@ static int set_low_water(struct ns_sock *s, int fd, const void *value, socklen_t
     return r;
 }
 
+/* The kernel moves the offset with each look (socket(7)), ours for NEW included, and counts from what it has itself.
+ * Where bytes of an earlier connection are unread it is refused, as before Linux 6.9. */
+static int set_peek_offset(int fd, const void *value, socklen_t len)
+{
+    int offset = -1;
+    if (len < sizeof offset || ns_caller_read(&offset, value, sizeof offset) < 0 || offset < 0)
+        return NS_NOT_OURS;
+    int r = ns_fd_demote(fd, "peeking at an offset", true);
+    if (r == 0 && ns_fd_inbox(fd) > 0)
+        r = -EOPNOTSUPP;
+    return r < 0 ? r : NS_NOT_OURS;
+}
+
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct ns_sock *s = ns_sock_peek(fd);
@@ -167,6 +180,8 @@ int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
         int r = ns_fd_demote(fd, "an upper layer protocol of the kernel's", true);
         return r < 0 ? r : NS_NOT_OURS;
     }
+    if (s && level == SOL_SOCKET && name == SO_PEEK_OFF)
+        return set_peek_offset(fd, value, len);
     if (s && level == SOL_SOCKET && name == SO_RCVLOWAT &&
         (ns_sock_inbox_filled(s) || __atomic_load_n(&s->low_water, __ATOMIC_RELAXED)))
         return set_low_water(s, fd, value, len);

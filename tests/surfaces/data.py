@@ -683,3 +683,16 @@ def by_number():
     moves(a)
     print(os.read(copy, 5), call(3, copy), call(48, a.fileno(), 1), call(0, b.fileno(), buf, 5))
     print(call(55, a.fileno(), 1, 4, buf, struct.pack("i", 4)), buf.raw[:4])
+
+
+@case()
+def peeking_at_an_offset():
+    """SO_PEEK_OFF: each look begins where the last ended. Of a session, and of connections at whose beginning the shim
+    looks, too, before the application does."""
+    for make in session, pair, pair:
+        *listener, a, b = make()
+        for given, taken in (a, b), (b, a):
+            told(taken.setsockopt, socket.SOL_SOCKET, 42, 0)
+            given.send(b"ab")
+            print([taken.recv(1, socket.MSG_PEEK), taken.getsockopt(socket.SOL_SOCKET, 42), taken.recv(2, socket.MSG_PEEK)],
+                  all_of(taken, 2), taken.getsockopt(socket.SOL_SOCKET, 42))
