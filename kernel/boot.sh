@@ -2,8 +2,9 @@
 # Boots what tree.sh has built; read by test.sh and bench.sh.
 #
 # boot CONFIG COMMAND becomes a guest (by exec: call it in a subshell) which runs the command. Its root is this machine's,
-# read-only, or a copy of some of it. The output is the command's; the kernel's messages go to run-CONFIG/messages. The machine's
-# own kernel is not touched. A signal to it ends the guest.
+# read-only, or a copy of some of it. The output is the command's; the kernel's messages go to run-CONFIG/messages. After a
+# dot, CONFIG may have a number, for another guest of the same configuration. The machine's own kernel is not touched. A
+# signal to it ends the guest.
 
 # Wall clock; a guest that hangs is a failure. No test's result depends on it otherwise.
 limit=${NAMESOCKET_KERNEL_TIMEOUT:-1200}
@@ -69,9 +70,10 @@ boot_x86() { # APPEND
 }
 
 boot() {
-    local machine
-    machine=$(configuration "${1%-plain}")
-    object=$cache/$(object "${1%-plain}") run=$cache/run-$1
+    local machine config=${1%-plain}
+    config=${config%.[0-9]}
+    machine=$(configuration "$config")
+    object=$cache/$(object "$config") run=$cache/run-$1
     case $1 in *-plain) object=$object-plain ;; esac
     mkdir -p "$run"
     : > "$run/messages"

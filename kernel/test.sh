@@ -92,8 +92,16 @@ warnings="$warnings|rcu.*detected.* stall|blocked for more than|unregister_netde
 warnings="$warnings|general protection|segfault|Out of memory|leaked reference|KCSAN: .*tcp_preserve"
 warnings="$warnings|Kernel panic - not syncing: (?!Attempted to kill init)"
 
-# The guest's output and the kernel's messages, as results
-judge() { # CONFIG
+# Guests of a configuration. Debug's selftests take longest, and are shared by two.
+guests() { # CONFIG
+    case $1:$tests in
+    debug:) echo debug.1 debug.2 ;;
+    *) echo "$1" ;;
+    esac
+}
+
+# A guest's output and its kernel's messages, as results
+judge() { # GUEST
     local config=$1 line plan got
     cd "$cache/run-$1" || return
     sed -i 's/\r$//' output messages
@@ -180,8 +188,8 @@ if [ -n "$run" ]; then
 fi
 
 : "${shim:=$(realpath -qe "$kernel/../build/src/preload/libnsshim.so")}"
-for config in $configs; do
-    case $config in
+for guest in $(for config in $configs; do guests "$config"; done); do
+    case $guest in
     off) continue ;;
     both) [ -n "$shim" ] || continue; run="SHIM=$shim $kernel/guest/both.sh" ;;
     smp) run=$kernel/guest/smp.sh ;;
@@ -193,10 +201,11 @@ for config in $configs; do
         pids="$pids $!"
         continue
         ;;
+    *.*) run="$kernel/guest/selftests.sh --share ${guest#*.}/2" ;;
     *) run=$kernel/guest/selftests.sh ;;
     esac
-    mkdir -p "run-$config"
-    boot "$config" "$run$tests" > "run-$config/output" 2>&1 8>&- &
+    mkdir -p "run-$guest"
+    boot "$guest" "$run$tests" > "run-$guest/output" 2>&1 8>&- &
     pids="$pids $!"
 done
 # The shell tells of each guest's abort.
@@ -206,7 +215,7 @@ for config in $configs; do
     case $config:$shim in
     off:*) result ok "off: builds" ;;
     both:) result ok "both # SKIP no libnsshim.so (--shim)" ;;
-    *) judge "$config" ;;
+    *) for guest in $(guests "$config"); do judge "$guest"; done ;;
     esac
 done
 end

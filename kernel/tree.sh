@@ -9,7 +9,7 @@
 #   source/, applied/         the tree with the series, and the patches as they were applied
 #   build-CONFIG/             a kernel of source/; build-CONFIG-plain/ one of plain/
 #   build-CONFIG/stamp        the hash of the series and the configuration that it was built from
-#   run-CONFIG/               what a guest said last: output, and its kernel's messages
+#   run-CONFIG/, run-CONFIG.N/  what a guest, the N-th of several, said last: output, and its kernel's messages
 #
 # There is one build of a configuration; when series or configuration change, only what changed is compiled, in
 # place. Builds that nobody asked for in 30 days are deleted.

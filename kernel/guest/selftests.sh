@@ -2,11 +2,14 @@
 # Runs the series' selftests in a guest, each by itself and bounded in the guest's time: one that hangs fails, and what
 # the kernel says is told apart by test.
 #
-#   selftests.sh [TEST...]
+#   selftests.sh [--share I/N] [TEST...]
 #
-# Output is TAP.
+# All of them, or those named, or the I-th of N shares of all. Output is TAP.
 limit=300
-[ $# -gt 0 ] || set -- $(sed -n 's/^t_\([a-z0-9_]*\)() {$/\1/p' tcp_preserve.sh)
+share=1/1
+[ "${1-}" != --share ] || { share=$2; shift 2; }
+[ $# -gt 0 ] || set -- $(sed -n 's/^t_\([a-z0-9_]*\)() {$/\1/p' tcp_preserve.sh |
+    awk -v i="${share%/*}" -v n="${share#*/}" 'NR % n == i % n')
 echo "1..$#"
 nr=0
 for name; do
