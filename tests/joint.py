@@ -12,9 +12,10 @@ import sys
 
 sys.dont_write_bytecode = True
 from rig import become_root, wait_for                                                              # noqa: E402
-from rig.pair import PORT, RESUMED, Wrong                                                          # noqa: E402
+from rig.pair import ESTABLISHED, PORT, RESUMED, Wrong                                                          # noqa: E402
 from rig.puppet import Puppet, Raised, Session                                                             # noqa: E402
 from rig.report import Skip, main, options                                                         # noqa: E402
+from rig.stalled import NAME, Relay, StoppedThread, helper_of                                                # noqa: E402
 
 CASES = {}
 
@@ -918,6 +919,228 @@ def ends_after_a_move(context, side):
     x.parent.do("s.close()")
     x.peer.says("s.recv(1)", b"")
     x.never_plain()
+
+
+
+# -- while the relay takes its time ----------------------------------------------------------------------------------
+
+FUTEX, NANOSLEEP = 202, 35
+
+
+class Stalled(Joint):
+    """The child has called, the session is with the relay, and the relay, which the test plays, has not said whether it
+    takes it. The helper, which waits for that, is stopped: for as long as the test likes."""
+
+    def __init__(self, context, side):
+        super().__init__(context, side, under=False, **{side + "_env": {"NAMESOCKET_BROKER": "@" + NAME}})
+        self.relay_ = Relay(self.rig.troels if side == "client" else self.rig.tage)
+        self.fork()
+        self.second()
+        self.peer_hears(self.parent, b"the parent's")
+        self.asked = self.child.begin("select.select([], [s], [])")
+        self.relay_.has_it()
+        self.helper = StoppedThread(helper_of(self.parent.pid))    # with `stalled`, which lets it go
+
+    def second(self):
+        """Another session of the same two, `t`, which the child knows nothing of."""
+        before = [end.log.count(ESTABLISHED) for end in self.ends]
+        self.client.do(f"t = socket.create_connection(('tage', {PORT}))")
+        self.client.do("t.send(b'?')")
+        self.server.do("t = l.accept()[0]")
+        self.server.says("t.recv(1)", b"?")
+        for end, n in zip(self.ends, before):
+            end.log.wait(ESTABLISHED, n + 1)
+
+    def goes_on(self, byte):
+        """The relay says so, and the helper hears it."""
+        self.relay_.answers(byte)
+        self.helper.go_on()
+        if byte == b"T":
+            self.parent.log.wait(GIVEN)
+
+    def parent_in(self, *calls):
+        """Its first thread sleeps in one of these."""
+        def look():
+            with open(f"/proc/{self.parent.pid}/task/{self.parent.pid}/syscall") as f:
+                return f.read().split()[0] in map(str, calls)
+        wait_for("the parent to sleep", look)
+
+    def relayed(self, word=b"word"):
+        """Parent and child have the relay's connection now."""
+        self.asked.result()
+        for who in (self.parent, self.child):
+            who.do(f"s.sendall({word!r})")
+            self.relay_.hears(word)
+
+    def stayed(self, word=b"word"):
+        """Nobody has taken it: plain TCP, for both."""
+        self.peer_hears(self.parent, word)
+        self.peer_hears(self.child, word)
+
+
+def stalled(function):
+    """Both sides, and whatever comes of it."""
+    def run(context, side):
+        x = Stalled(context, side)
+        try:
+            function(x)
+        finally:
+            x.helper.go_on()
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    return either_side(run)
+
+
+@stalled
+def others_go_on_meanwhile(x):
+    """Calls on other descriptors wait for nothing: another session's, and those that look at, or change, what there is."""
+    x.parent.do("t.sendall(b'on and on')")
+    x.peer.says("t.recv(9, socket.MSG_WAITALL)", b"on and on")
+    x.peer.do("t.sendall(b'and on')")
+    x.parent.says("t.recv(6, socket.MSG_WAITALL)", b"and on")
+    x.parent.do("u = t.dup(); e = select.epoll(); e.register(u, select.EPOLLOUT)")
+    x.parent.says("[f for f, _ in e.poll()] == [u.fileno()]", True)
+    x.parent.do("e.close(); u.close(); select.select([], [t], [])")
+    x.parent.do(f"w = socket.create_connection(('tage', {PORT})); w.close()")
+    x.parent.do("t.close()")
+    x.goes_on(b"T")
+    x.relayed()
+
+
+@stalled
+def its_own_wait(x):
+    """A read, a write and a shutdown wait for what comes of it, and then are on the relay's connection; a poll waits no
+    longer than it was told to."""
+    x.parent.says("(lambda p: p.register(s, select.POLLIN | select.POLLOUT) or p.poll(0))(select.poll())", [])
+    x.parent.says("[select.select([s], [], [t.fileno()], 0), select.select([t], [t], [], 0)[1] == [t]]", [([], [], []), True])
+    reads = x.parent.begin("s.recv(100)").asleep(FUTEX)
+    writes = x.parent.begin("s.sendall(b'written') or s.shutdown(socket.SHUT_WR)").asleep(FUTEX)
+    waits = x.parent.begin("(lambda p: p.register(s, select.POLLIN) or p.poll())(select.poll())").asleep(POLL, PPOLL)
+    x.goes_on(b"T")
+    writes.result()
+    x.relay_.hears(b"written")
+    x.relay_.do("end_.sendall(b'answer')")
+    if reads.result() != b"answer":
+        raise Wrong("the read had something else")
+    x.relay_.do("end_.sendall(b'more')")
+    waits.result()
+    x.parent.says("s.recv(4, socket.MSG_WAITALL)", b"more")
+
+
+@stalled
+def it_stays(x):
+    """The relay refuses: those who wait go on with the session, which is plain TCP once the child goes on with it, too."""
+    reads = x.parent.begin("s.recv(100)").asleep(FUTEX)
+    writes = x.parent.begin("s.sendall(b'written')").asleep(FUTEX)
+    x.parent.do("e = select.epoll(); e.register(s, select.EPOLLIN)")
+    x.goes_on(b"N")
+    writes.result()
+    x.asked.result()
+    x.peer.says("s.recv(7, socket.MSG_WAITALL)", b"written")
+    x.peer.do("s.sendall(b'answer')")
+    if reads.result() != b"answer":
+        raise Wrong("the read had something else")
+    x.stayed()
+    x.peer.do("s.sendall(b'once more')")
+    x.parent.says("len(e.poll())", 1)
+
+
+@stalled
+def closed_meanwhile(x):
+    """The close of the last descriptor waits, since nobody could say yet what it means."""
+    close = x.parent.begin("s.close()").asleep(FUTEX)
+    x.goes_on(b"T")
+    close.result()
+
+
+@stalled
+def closed_and_it_stays(x):
+    close = x.parent.begin("s.close()").asleep(FUTEX)
+    x.goes_on(b"N")
+    close.result()
+    x.asked.result()
+    x.peer_hears(x.child, b"still")
+    x.child.do("s.close()")
+    x.peer.says("s.recv(1)", b"")
+
+
+@stalled
+def duplicated_meanwhile(x):
+    """Neither a duplicate nor the close of one waits, and all lead to the relay afterwards."""
+    x.parent.do("d, d2 = os.dup(s.fileno()), os.dup(s.fileno()); s.close()")
+    x.parent.do("os.dup2(d, d2); os.close(os.dup(d))")
+    x.goes_on(b"T")
+    x.parent.do("s = socket.socket(fileno=d2)")
+    x.relayed()
+    x.parent.says("os.fstat(d2).st_ino == os.fstat(d).st_ino", True)
+
+
+@stalled
+def replaced_meanwhile(x):
+    """Another descriptor is put under its only number."""
+    x.parent.do("n = s.fileno(); ino = os.fstat(t.fileno()).st_ino")
+    put = x.parent.begin("os.dup2(t.fileno(), n)").asleep(FUTEX)
+    x.goes_on(b"T")
+    put.result()
+    x.parent.says("os.fstat(n).st_ino == ino", True)
+    x.parent.do("os.write(n, b'another')")
+    x.peer.says("t.recv(7, socket.MSG_WAITALL)", b"another")
+
+
+@stalled
+def closed_behind_our_back(x):
+    """Its number is closed around the shim, and is another socket's: that one is left alone."""
+    x.parent.do("n = s.detach(); libc.close(n); r = socket.socketpair(); q = [p for p in r if p.fileno() == n][0]")
+    x.goes_on(b"T")
+    x.parent.do("[p for p in r if p is not q][0].send(b'to you')")
+    x.parent.says("q.recv(6)", b"to you")
+
+
+@stalled
+def forked_meanwhile(x):
+    """A fork waits; its child has it, too."""
+    x.parent.do("a, b = os.pipe()")
+    fork = x.parent.begin("os.fork() or (s.sendall(b'grandchild'), os._exit(0))").asleep(FUTEX, NANOSLEEP, PPOLL)
+    x.goes_on(b"T")
+    x.parent.do(f"os.waitpid({fork.result()}, 0)")
+    x.relay_.hears(b"grandchild")
+    x.relayed()
+
+
+@stalled
+def handled_meanwhile(x):
+    """A signal handler runs while its thread waits, and may leave the wait."""
+    x.parent.do("a, b = os.pipe(); os.set_blocking(b, False); signal.signal(signal.SIGUSR1, lambda *a: None); signal.set_wakeup_fd(b)")
+    call = x.parent.begin("s.sendall(b'after all')").asleep(FUTEX)
+    tid = x.parent.proc.wait_line(rf"^{call.number} thread (\d+)")[1]
+    x.parent.do(f"libc.syscall(234, os.getpid(), {tid}, signal.SIGUSR1)")
+    x.parent.says("os.read(a, 1) == bytes([signal.SIGUSR1])", True)
+    call.asleep(FUTEX)
+    x.goes_on(b"T")
+    call.result()
+    x.relay_.hears(b"after all")
+
+
+@stalled
+def ends_meanwhile(x):
+    """The process ends: not before it is known, and the child has the relay's connection."""
+    x.parent.do("import ctypes; pid = os.getpid()")
+    x.parent.begin("os._exit(0)", aside=False)
+    x.parent_in(FUTEX)
+    x.relay_.answers(b"T")
+    x.helper.go_on()
+    x.parent.proc.wait()
+
+
+@stalled
+def executes_meanwhile(x):
+    """Another program follows: on the relay's connection."""
+    x.parent.do("s.set_inheritable(True)")
+    x.parent.begin("os.execv(sys.executable, [sys.executable, '-c', "
+                   "f'import socket; s = socket.socket(fileno={s.fileno()}); s.sendall(b\"the next\")'])", aside=False)
+    x.parent_in(PPOLL, FUTEX)
+    x.relay_.answers(b"T")
+    x.helper.go_on()
+    x.relay_.hears(b"the next")
 
 
 if __name__ == "__main__":

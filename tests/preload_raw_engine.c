@@ -272,12 +272,20 @@ void ns_quiet_begin(void)
 {
 }
 
+void ns_object_await(const struct ns_object *o)
+{
+}
+
+void ns_fd_settle(int fd)
+{
+}
+
 struct ns_sock *ns_sock_wake(struct ns_object *o)
 {
     return NULL;
 }
 
-void ns_adopt(int pair, ns_relay_begin *relay)
+void ns_adopt(int pair, ns_relay_reserve *reserve, ns_relay_begin *relay)
 {
 }
 

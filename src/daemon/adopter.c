@@ -96,7 +96,7 @@ static struct {
     struct joint *begun;
     unsigned taking, relays;    /* threads, lock; relays */
     bool stirred;               /* since the idle timer last fired */
-    void (*take)(int pair, void (*relay)(int session, int end, int gate));
+    void (*take)(int pair, bool (*reserve)(void), void (*relay)(int session, int end, int gate));
     unsigned (*left)(void);
 } here;
 
@@ -191,17 +191,22 @@ static void on_handed(uv_async_t *async)
     }
 }
 
+/* For the next one that this thread takes: without it, what has been taken could not begin. */
+static __thread struct joint *spare;
+
+static bool reserve(void)
+{
+    if (!spare)
+        spare = malloc(sizeof(*spare));
+    return spare != NULL;
+}
+
 /* On a thread that takes. */
 static void hand(int session, int end, int gate)
 {
-    struct joint *j = malloc(sizeof(*j));
+    struct joint *j = spare;
 
-    if (!j) {
-        close(session);
-        close(end);
-        close(gate);
-        return;
-    }
+    spare = NULL;
     *j = (struct joint){ .session = session, .end = end, .gate = gate };
     uv_mutex_lock(&here.lock);
     j->next = here.first;
@@ -214,7 +219,9 @@ static void hand(int session, int end, int gate)
 
 static void *take(void *pair)
 {
-    here.take((int)(intptr_t)pair, hand);
+    here.take((int)(intptr_t)pair, reserve, hand);
+    free(spare);
+    spare = NULL;
     uv_mutex_lock(&here.lock);
     here.taking--;
     uv_mutex_unlock(&here.lock);
@@ -274,7 +281,7 @@ __attribute__((noreturn)) static void adopt(void)
 {
     struct rlimit files;
 
-    here.take = (void (*)(int, void (*)(int, int, int)))dlsym(RTLD_DEFAULT, "namesocket_shim_adopt");
+    here.take = (void (*)(int, bool (*)(void), void (*)(int, int, int)))dlsym(RTLD_DEFAULT, "namesocket_shim_adopt");
     here.left = (unsigned (*)(void))dlsym(RTLD_DEFAULT, "namesocket_shim_adopted");
     setsid();
     prctl(PR_SET_NAME, "ns-adopter");

@@ -12,6 +12,7 @@
 #include "engine/joint.h"
 #include "engine/laid.h"
 #include "engine/linger.h"
+#include "engine/record.h"
 #include "engine/resume.h"
 #include "engine/sock.h"
 #include "engine/swap.h"
@@ -109,20 +110,15 @@ static bool behind(const struct ns_sock *s)
     return s->session.carrier.tx_position < s->session.ring.head || (s->session.tx_ended && !s->fin_queued);
 }
 
-static void set_int(int fd, int level, int name, int value)
-{
-    ns_sys_setsockopt(fd, level, name, &value, sizeof value);
-}
-
 /* The socket is the relay's, to read and write as it comes; the users' settings are on theirs. If
  * this process is killed the peer must not take that for the end of the stream. */
 static void make_relays(struct ns_sock *s, int socket)
 {
     struct linger reset = { .l_onoff = 1 };
     ns_sys_setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    set_int(socket, SOL_SOCKET, SO_RCVLOWAT, 1);
-    set_int(socket, SOL_SOCKET, SO_OOBINLINE, 1);
-    set_int(socket, IPPROTO_TCP, TCP_CORK, 0);
+    ns_sys_set_int(socket, SOL_SOCKET, SO_RCVLOWAT, 1);
+    ns_sys_set_int(socket, SOL_SOCKET, SO_OOBINLINE, 1);
+    ns_sys_set_int(socket, IPPROTO_TCP, TCP_CORK, 0);
     ns_sys_fcntl(socket, F_SETFL, ns_sys_fcntl(socket, F_GETFL, 0) & ~O_ASYNC);
     s->low_water = 0;
     s->rx_urgent = 0; /* that is on its way */
@@ -170,8 +166,10 @@ static bool take_remains(int file, int socket)
 /* What `file` is, once: the sessions of one fork, of which several may come. Table held. */
 static struct ns_share *share_of(const struct ns_handover *h, int file, struct ns_estate **e)
 {
-    int own = ns_sys_fcntl(file, F_DUPFD_CLOEXEC, 3);
-    *e = own >= 0 ? ns_estate_adopt(own, h->shares) : NULL;
+    *e = NULL;
+    int own = ns_estate_sound(file, h->shares) ? ns_sys_fcntl(file, F_DUPFD_CLOEXEC, 3) : -1;
+    if (own >= 0)
+        *e = ns_estate_adopt(own, h->shares);
     if (!*e)
         return NULL;
     struct ns_share *x = ns_estate_use(*e, h->share);
@@ -179,33 +177,35 @@ static struct ns_share *share_of(const struct ns_handover *h, int file, struct n
     return x;
 }
 
-/* The users' end and the gate become the session's if it is taken, the socket and the relay's end the relay's. */
+/* The users' end, and a duplicate of the gate, are the session's, if it is taken; the socket and the
+ * relay's end the relay's. Table held. */
+static struct ns_sock *make_joint(const struct ns_handover *h, const int *fds)
+{
+    struct ns_estate *e;
+    int gate = ns_internal(ns_sys_fcntl(fds[NS_HANDOVER_GATE], F_DUPFD_CLOEXEC, 3));
+    struct ns_share *x = gate >= 0 ? share_of(h, fds[NS_HANDOVER_ESTATE], &e) : NULL;
+    struct ns_sock *s = x ? make(fds[NS_HANDOVER_STATE], fds[NS_HANDOVER_SOCKET], ns_laid_take_whole) : NULL;
+    if (s) {
+        ns_gate_take(s, gate);
+        ns_joint_keep(s, ns_internal(fds[NS_HANDOVER_USERS_END]));
+        ns_dormant_relay(s, e, x);
+        put_to_use(s, fds[NS_HANDOVER_SOCKET]);
+        return s;
+    }
+    if (x)
+        ns_estate_unuse(e);
+    ns_internal_close(gate);
+    return NULL;
+}
+
 static bool take_joint(const struct ns_handover *h, const int *fds)
 {
     struct ns_hold hold;
-    struct ns_estate *e;
-    struct ns_share *x = NULL;
-    struct ns_sock *s = NULL;
-    int socket = fds[NS_HANDOVER_SOCKET], gate = ns_sys_fcntl(fds[NS_HANDOVER_GATE], F_DUPFD_CLOEXEC, 3);
-    if (gate < 0 || socket >= NS_FD_MAX)
-        return false;
     ns_table_hold(&hold);
-    x = share_of(h, fds[NS_HANDOVER_ESTATE], &e);
-    if (x)
-        s = make(fds[NS_HANDOVER_STATE], socket, ns_laid_take_whole);
-    if (s) {
-        ns_gate_take(s, ns_internal(gate));
-        ns_joint_keep(s, ns_internal(fds[NS_HANDOVER_USERS_END]));
-        ns_dormant_relay(s, e, x);
-        put_to_use(s, socket);
-    } else if (x) {
-        ns_estate_unuse(e);
-    }
+    struct ns_sock *s = fds[NS_HANDOVER_SOCKET] < NS_FD_MAX ? make_joint(h, fds) : NULL;
     ns_table_unhold(&hold);
     if (s)
         ns_helper_post(s, NS_TODO_ADOPTED);
-    else
-        ns_sys_close(gate);
     return s != NULL;
 }
 
@@ -220,26 +220,11 @@ struct record {
 /* Returns whether one came in time. */
 static bool receive(int pair, struct record *r)
 {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof r->fds)];
-    } control;
-    struct iovec iov = { &r->h, sizeof r->h };
-    struct msghdr m = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
-    };
     struct pollfd p = { .fd = pair, .events = POLLIN };
     struct timespec most = { NS_HANDOVER_MS / 1000, NS_HANDOVER_MS % 1000 * 1000000 };
-    r->count = 0;
-    if (ns_sys_ppoll(&p, 1, &most, NULL) != 1 ||
-        ns_sys_recvmsg(pair, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof r->h)
-        return false;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-        r->count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(r->fds, CMSG_DATA(c), r->count * sizeof(int));
-    }
-    return true;
+    return ns_sys_ppoll(&p, 1, &most, NULL) == 1 &&
+           ns_record_receive(pair, &r->h, sizeof r->h, r->fds, NS_HANDOVER_FDS, &r->count, NULL) ==
+               (ssize_t)sizeof r->h;
 }
 
 static bool say(int pair, uint8_t byte)
@@ -248,7 +233,7 @@ static bool say(int pair, uint8_t byte)
 }
 
 /* What is left in the record afterwards is not taken. */
-static bool take_record(struct record *r, ns_relay_begin *relay)
+static bool take_record(struct record *r, ns_relay_reserve *reserve, ns_relay_begin *relay)
 {
     int *fds = r->fds;
     if (r->h.what == NS_HANDOVER_REMAINS && r->count == 2) {
@@ -256,19 +241,20 @@ static bool take_record(struct record *r, ns_relay_begin *relay)
         fds[NS_HANDOVER_SOCKET] = -1;
         return taken;
     }
-    if (r->h.what != NS_HANDOVER_JOINT || r->count != NS_HANDOVER_FDS || !take_joint(&r->h, fds))
+    if (r->h.what != NS_HANDOVER_JOINT || r->count != NS_HANDOVER_FDS || !reserve() ||
+        !take_joint(&r->h, fds))
         return false;
     relay(fds[NS_HANDOVER_SOCKET], fds[NS_HANDOVER_RELAYS_END], fds[NS_HANDOVER_GATE]);
     fds[NS_HANDOVER_SOCKET] = fds[NS_HANDOVER_RELAYS_END] = fds[NS_HANDOVER_USERS_END] = fds[NS_HANDOVER_GATE] = -1;
     return true;
 }
 
-void ns_adopt(int pair, ns_relay_begin *relay)
+void ns_adopt(int pair, ns_relay_reserve *reserve, ns_relay_begin *relay)
 {
     struct record r;
     bool on = ns_helper_start() == 0 && say(pair, NS_HANDOVER_READY);
     while (on && receive(pair, &r)) {
-        bool taken = take_record(&r, relay);
+        bool taken = take_record(&r, reserve, relay);
         for (size_t i = 0; i < r.count; i++)
             ns_sys_close(r.fds[i]);
         on = say(pair, taken ? NS_HANDOVER_TAKEN : NS_HANDOVER_REFUSED);

@@ -9,6 +9,8 @@
 
 #include "core/time.h"
 
+#include <stdbool.h>
+
 struct ns_sock;
 
 /* So much is taken, of all together. */
@@ -20,9 +22,12 @@ struct ns_sock;
  * `gate` has come to its end. All three are the relay's. */
 typedef void ns_relay_begin(int session, int end, int gate);
 
+/* Before one is taken: whether it could begin then, on this thread. */
+typedef bool ns_relay_reserve(void);
+
 /* Takes what the process at the other end of `pair` hands over; `pair` is closed. Any thread;
  * blocks as long as that one goes on. */
-void ns_adopt(int pair, ns_relay_begin *relay);
+void ns_adopt(int pair, ns_relay_reserve *reserve, ns_relay_begin *relay);
 
 /* How many there are still. Any thread. */
 unsigned ns_adopted(void);

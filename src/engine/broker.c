@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "engine/internal.h"
 #include "engine/large.h"
+#include "engine/record.h"
 #include "engine/serve.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
@@ -63,16 +64,7 @@ struct ns_time ns_broker_lost_since(void)
 
 static int send_record(int to, const uint8_t *data, size_t bytes, int fd)
 {
-    char control[CMSG_SPACE(sizeof(int))] = { 0 };
-    struct iovec iov = { (void *)data, bytes };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-    if (fd >= 0) {
-        msg.msg_control = control;
-        msg.msg_controllen = sizeof control;
-        *CMSG_FIRSTHDR(&msg) = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
-        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof fd);
-    }
-    ssize_t n = ns_sys_sendmsg(to, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = ns_record_send(to, data, bytes, &fd, 1);
     return n < 0 ? (int)n : 0;
 }
 

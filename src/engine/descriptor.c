@@ -36,7 +36,7 @@ void ns_fd_born(int fd)
             ns_sock_let_go((struct ns_sock *)o);
         else if (o->kind == NS_KIND_LISTENER)
             ns_listener_close((struct ns_listener *)o);
-        else
+        else if (o->kind != NS_KIND_GOING) /* the helper is about it, and finds it so */
             ns_object_free(o);
     }
     ns_table_unhold(&hold);
@@ -63,7 +63,7 @@ static ino_t inode_of(int fd)
  * the old socket. Table held, so that this does not happen again. */
 static bool renew_duplicate(const struct ns_object *o, int newfd)
 {
-    if ((o->kind != NS_KIND_SOCK && o->kind != NS_KIND_RELAYED) || inode_of(newfd) == inode_of(o->fd))
+    if ((o->kind != NS_KIND_SOCK && o->kind != NS_KIND_RELAYED && o->kind != NS_KIND_GOING) || inode_of(newfd) == inode_of(o->fd))
         return true;
     int flags = ns_sys_fcntl(newfd, F_GETFD, 0);
     return ns_sys_dup3(o->fd, newfd, flags > 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0) >= 0;
@@ -191,6 +191,25 @@ static void closing(int fd)
     }
 }
 
+/* Of what may be a relay's now, and may not, nobody could say yet how its close ends. Takes the table. */
+static void hold_settled(int fd, struct ns_hold *hold)
+{
+    struct ns_object *o;
+    ns_table_hold(hold);
+    while ((o = ns_object_at(fd)) && o->kind == NS_KIND_GOING && o->fds == 1) {
+        ns_table_unhold(hold);
+        ns_object_await(o);
+        ns_table_hold(hold);
+    }
+}
+
+void ns_fd_settle(int fd)
+{
+    struct ns_object *o = ns_object_at(fd);
+    if (o)
+        ns_object_await(o);
+}
+
 int ns_fd_closing(int fd)
 {
     struct ns_hold hold;
@@ -199,9 +218,10 @@ int ns_fd_closing(int fd)
         return 0;
     }
     struct ns_object *o = ns_object_at(fd);
-    if (__builtin_expect(o && ns_object_kind(o) == NS_KIND_SOCK && ((struct ns_sock *)o)->share, 0))
+    enum ns_kind kind = o ? ns_object_kind(o) : NS_KIND_FREE;
+    if (__builtin_expect((kind == NS_KIND_SOCK || kind == NS_KIND_GOING) && ((struct ns_sock *)o)->share, 0))
         ns_joint_leave(fd);
-    ns_table_hold(&hold);
+    hold_settled(fd, &hold);
     closing(fd);
     ns_table_unhold(&hold);
     return 0;

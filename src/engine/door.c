@@ -5,6 +5,7 @@
 #include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/ready.h"
+#include "engine/record.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
@@ -92,20 +93,9 @@ static bool take_room(struct room *r)
 static bool send_note(int socket, const struct ns_name *peer, int fd)
 {
     struct ns_name note = { .length = 0 };
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = { .header = {
-                      .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
-    struct iovec iov = { &note, sizeof note };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-    if (fd >= 0) {
+    if (fd >= 0)
         note = *peer;
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof control;
-    }
-    return ns_sys_sendmsg(socket, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof note;
+    return ns_record_send(socket, &note, sizeof note, &fd, 1) == sizeof note;
 }
 
 /* Returns a descriptor; -EAGAIN when there is nothing; -EPROTO for a note without one. */

@@ -189,6 +189,7 @@ struct ns_sock *ns_sock_wake(struct ns_object *o)
 {
     struct ns_sock *s = (struct ns_sock *)o;
     struct ns_hold hold;
+    ns_object_await(o);
     if (!ns_lock_mine(&ns_table_lock))
         ns_joint_ask(s);
     ns_table_hold(&hold);
@@ -483,7 +484,7 @@ enum ns_owner ns_dormant_owner(const struct ns_sock *s, uint8_t mailbox[16])
     if (owner == 0 || owner == me() || (word & (NS_SHARE_PLAIN | NS_SHARE_LENT)) || !ns_holder_alive(owner))
         return NS_OWNER_NONE;
     if (!__atomic_load_n(&x->addressed, __ATOMIC_SEQ_CST))
-        return NS_OWNER_SOON;
+        return word & NS_SHARE_JOINT ? NS_OWNER_NEXT : NS_OWNER_SOON;
     memcpy(mailbox, x->mailbox, sizeof x->mailbox);
     return NS_OWNER_THERE;
 }

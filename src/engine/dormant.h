@@ -79,7 +79,8 @@ void ns_dormant_address(struct ns_sock *s);
 
 enum ns_owner {
     NS_OWNER_NONE,  /* nobody goes on with it, or can be asked */
-    NS_OWNER_SOON,  /* one does, and cannot be asked yet */
+    NS_OWNER_SOON,  /* one does, and cannot be asked yet, if ever */
+    NS_OWNER_NEXT,  /* a relay is about to, and can be asked then */
     NS_OWNER_THERE, /* by `mailbox` */
 };
 /* Who has it, if it is dormant here. */

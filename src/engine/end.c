@@ -91,7 +91,8 @@ bool ns_sock_demote(struct ns_sock *s, const char *why)
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
     bool was_protected = ns_session_protected(&s->session);
-    bool now = s->session.state != NS_SUSPENDED && s->session.carrier.tx_position == s->session.ring.head;
+    bool now = s->session.state != NS_SUSPENDED && s->session.carrier.tx_position == s->session.ring.head &&
+               s->o.kind != NS_KIND_GOING;
     if (now)
         now = ns_sock_event(s, NS_EVENT_DEMOTED);
     if (now)

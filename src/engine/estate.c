@@ -103,12 +103,17 @@ struct ns_estate *ns_estate_new(size_t count)
     return e;
 }
 
-struct ns_estate *ns_estate_adopt(int fd, size_t count)
+bool ns_estate_sound(int fd, size_t count)
 {
     struct stat st;
     int seals = ns_sys_fcntl(fd, F_GET_SEALS, 0);
-    if (seals < 0 || !(seals & F_SEAL_SHRINK) || count == 0 || count > NS_FD_MAX ||
-        ns_sys_fstat(fd, &st) < 0 || (uint64_t)st.st_size < map_bytes(count))
+    return seals >= 0 && (seals & F_SEAL_SHRINK) && count > 0 && count <= NS_FD_MAX &&
+           ns_sys_fstat(fd, &st) == 0 && (uint64_t)st.st_size >= map_bytes(count);
+}
+
+struct ns_estate *ns_estate_adopt(int fd, size_t count)
+{
+    if (!ns_estate_sound(fd, count))
         return NULL;
     fd = ns_internal(fd);
     if (fd < 0)

@@ -52,7 +52,9 @@ struct ns_estate; /* this process's mapping of one */
 struct ns_estate *ns_estate_new(size_t count);
 struct ns_share *ns_estate_share(struct ns_estate *e, size_t i);
 
-/* One that was inherited over exec: `fd` is taken, and in use once, by the caller. NULL
+/* Whether `fd` is the file of one that has so many shares. */
+bool ns_estate_sound(int fd, size_t count);
+/* One that was inherited over exec: `fd` is taken, if it is sound, and in use once, by the caller. NULL
  * when it is none. Then its share `i` for another session here, or NULL. */
 struct ns_estate *ns_estate_adopt(int fd, size_t count);
 struct ns_share *ns_estate_use(struct ns_estate *e, size_t i);

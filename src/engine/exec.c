@@ -21,7 +21,7 @@
 static int left_behind(struct ns_object *o)
 {
     struct ns_sock *s = (struct ns_sock *)o;
-    bool sock = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_DORMANT;
+    bool sock = o->kind == NS_KIND_SOCK || ns_kind_sleeps(o->kind);
     return sock && !s->heirloom && ns_sock_state(s) != NS_FAILED ? ns_object_inherited(o) : -1;
 }
 
@@ -90,6 +90,8 @@ static void unlock_listeners(void)
 static bool under_way(bool patient)
 {
     for (struct ns_object *o = ns_objects; o; o = o->next) {
+        if (o->kind == NS_KIND_GOING)
+            return true;
         if (left_behind(o) < 0)
             continue;
         enum ns_bequest b = ns_dormant_bequest((struct ns_sock *)o);

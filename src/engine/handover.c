@@ -3,6 +3,7 @@
 #include "engine/broker.h"
 #include "engine/engine.h"
 #include "engine/internal.h"
+#include "engine/record.h"
 #include "engine/sys.h"
 
 #include <errno.h>
@@ -50,19 +51,7 @@ int ns_handover_open(void)
 
 bool ns_handover_send(int to, const struct ns_handover *h, const int *fds, size_t count)
 {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(NS_HANDOVER_FDS * sizeof(int))];
-    } control = { .header = { .cmsg_len = CMSG_LEN(count * sizeof *fds),
-                              .cmsg_level = SOL_SOCKET,
-                              .cmsg_type = SCM_RIGHTS } };
-    struct iovec iov = { (void *)h, sizeof *h };
-    struct msghdr m = { .msg_iov = &iov,
-                        .msg_iovlen = 1,
-                        .msg_control = &control,
-                        .msg_controllen = CMSG_SPACE(count * sizeof *fds) };
-    memcpy(CMSG_DATA(&control.header), fds, count * sizeof *fds);
-    if (ns_sys_sendmsg(to, &m, MSG_NOSIGNAL) != (ssize_t)sizeof *h)
+    if (ns_record_send(to, h, sizeof *h, fds, count) != (ssize_t)sizeof *h)
         return false;
     uint8_t answer = 0;
     int r = receive(to, &answer);

@@ -7,16 +7,20 @@
 #include "engine/estate.h"
 #include "engine/gate.h"
 #include "engine/handover.h"
+#include "engine/inbox.h"
 #include "engine/internal.h"
 #include "engine/laid.h"
 #include "engine/loopback.h"
+#include "engine/record.h"
 #include "engine/relayed.h"
 #include "engine/resume.h"
 #include "engine/serve.h"
 #include "engine/swap.h"
 #include "engine/sys.h"
 #include "engine/uring.h"
+#include "engine/watch.h"
 
+#include <limits.h>
 #include <netinet/tcp.h>
 #include <sodium.h>
 #include <string.h>
@@ -62,89 +66,145 @@ static bool still(struct ns_sock *s, int fd)
            !s->retiring && s->session.pins == 0 && (s->session.state == NS_SUSPENDED || ns_sock_faithful(s, fd));
 }
 
-/* Returns whether it is the relay's. Table, rx and tx held. */
-static bool hand(struct ns_sock *s, int to, const int ends[2])
+/* One that is on its way. Descriptors are internal, or -1. */
+struct gift {
+    struct ns_handover h;
+    int ends[2]; /* the connection that the users have instead: theirs, the relay's */
+    int socket, state, gate, estate;
+    uint64_t before; /* the share's word, while it is joined */
+    bool joined, rx_open;
+    int urgent;
+};
+
+/* The state as it stays until `settle`; the socket, whatever becomes of the number. Table, rx and tx held. */
+static bool pack(struct ns_sock *s, struct gift *g)
 {
     size_t shares;
-    int estate = ns_estate_file(s->estate, &shares);
-    struct ns_handover h = { .what = NS_HANDOVER_JOINT,
-                             .shares = (uint32_t)shares,
-                             .share = (uint32_t)ns_estate_index(s->estate, s->share) };
-    int fds[NS_HANDOVER_FDS] = {
-        [NS_HANDOVER_STATE] = ns_laid_whole_file(s, s->o.fd), [NS_HANDOVER_SOCKET] = s->o.fd,
-        [NS_HANDOVER_RELAYS_END] = ends[1],                   [NS_HANDOVER_USERS_END] = ends[0],
-        [NS_HANDOVER_GATE] = ns_gate_make(s),                 [NS_HANDOVER_ESTATE] = estate,
-    };
-    bool taken = fds[NS_HANDOVER_STATE] >= 0 && fds[NS_HANDOVER_GATE] >= 0 &&
-                 ns_handover_send(to, &h, fds, NS_HANDOVER_FDS);
-    ns_internal_close(fds[NS_HANDOVER_STATE]);
-    ns_internal_close(fds[NS_HANDOVER_GATE]);
-    if (!taken)
-        ns_gate_drop(s);
-    return taken;
+    g->estate = ns_estate_file(s->estate, &shares); /* the session's, which keeps it */
+    g->h = (struct ns_handover){ .what = NS_HANDOVER_JOINT,
+                                 .shares = (uint32_t)shares,
+                                 .share = (uint32_t)ns_estate_index(s->estate, s->share) };
+    g->rx_open = s->rx_open;
+    __atomic_store_n(&s->rx_open, false, __ATOMIC_SEQ_CST);
+    g->urgent = __atomic_exchange_n(&s->rx_urgent, 0, __ATOMIC_SEQ_CST);
+    g->joined = ns_dormant_join(s, &g->before);
+    g->socket = ns_internal(ns_sys_fcntl(s->o.fd, F_DUPFD_CLOEXEC, 3));
+    g->state = ns_laid_whole_file(s, s->o.fd);
+    g->gate = ns_gate_make(s);
+    return g->joined && g->socket >= 0 && g->state >= 0 && g->gate >= 0;
 }
 
-static void set_int(int fd, int level, int name, int value)
+/* The same held. */
+static void unpack(struct ns_sock *s, const struct gift *g)
 {
-    ns_sys_setsockopt(fd, level, name, &value, sizeof value);
+    ns_gate_drop(s);
+    if (g->joined)
+        ns_dormant_part(s, g->before);
+    if (g->urgent)
+        __atomic_store_n(&s->rx_urgent, g->urgent, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->rx_open, g->rx_open, __ATOMIC_SEQ_CST);
+}
+
+/* What the application has set is so on the connection to the relay, which sets the session's own as it
+ * likes. Table, rx and tx held. */
+static void set_up_users_end(const struct ns_sock *s, const struct gift *g)
+{
+    ns_swap_copy_settings_within(s->o.fd, g->ends[0]);
+    ns_sock_restore_keepalive(s, g->ends[0]);
+    if (s->low_water)
+        ns_sys_set_int(g->ends[0], SOL_SOCKET, SO_RCVLOWAT, s->low_water);
+    if (__atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST))
+        ns_sys_shutdown(g->ends[0], SHUT_WR);
+    if (s->rx_shut)
+        ns_sys_shutdown(g->ends[0], SHUT_RD);
+}
+
+/* In one step: no thread of this process is between. Whoever calls from here on waits for `settle`. */
+static uint8_t freeze(struct ns_sock *s, struct gift *g)
+{
+    struct ns_hold hold;
+    uint8_t word = NS_JOINT_LATER;
+    ns_table_hold(&hold);
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    if (still(s, s->o.fd)) {
+        ns_swap_learn_ends(s, s->o.fd);
+        word = pack(s, g) ? NS_JOINT_YES : NS_JOINT_NO;
+        if (word == NS_JOINT_YES) {
+            set_up_users_end(s, g);
+            ns_watch_suspend(&s->o);
+            ns_watch_stand_in(&s->o, false);
+            s->retiring = true;
+            __atomic_store_n(&s->o.kind, NS_KIND_GOING, __ATOMIC_SEQ_CST);
+        } else {
+            unpack(s, g);
+        }
+    }
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+    ns_table_unhold(&hold);
+    return word;
 }
 
 /* Users that are all gone the kernel finds, though nothing is sent to them any more. */
 static void find_the_dead(int fd)
 {
-    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
-    set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
-    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    ns_sys_set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+    ns_sys_set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
+    ns_sys_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
-/* What the application has set is so on the connection to the relay; which ends without
- * a word only if the relay is killed: then by RST, never FIN. */
-static void set_up(struct ns_sock *s, const int ends[2])
+/* It ends without a word only if the relay is killed: then by RST, never FIN. */
+static void set_up_relays_end(const struct gift *g)
 {
     struct linger reset = { .l_onoff = 1 };
-    uint8_t urgent = (uint8_t)s->rx_urgent;
-    ns_swap_copy_settings_within(s->o.fd, ends[0]);
-    ns_sock_restore_keepalive(s, ends[0]);
-    find_the_dead(ends[1]);
-    if (s->rx_urgent) /* of an earlier connection, and unread */
-        ns_sys_send(ends[1], &urgent, 1, MSG_OOB | MSG_DONTWAIT);
-    if (s->low_water)
-        ns_sys_setsockopt(ends[0], SOL_SOCKET, SO_RCVLOWAT, &s->low_water, sizeof s->low_water);
-    ns_sys_setsockopt(ends[1], SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    if (__atomic_load_n(&s->session.tx_ended, __ATOMIC_SEQ_CST))
-        ns_sys_shutdown(ends[0], SHUT_WR);
-    if (s->rx_shut)
-        ns_sys_shutdown(ends[0], SHUT_RD);
+    uint8_t urgent = (uint8_t)g->urgent;
+    find_the_dead(g->ends[1]);
+    ns_sys_setsockopt(g->ends[1], SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    if (g->urgent) /* of an earlier connection, and unread */
+        ns_sys_send(g->ends[1], &urgent, 1, MSG_OOB | MSG_DONTWAIT);
 }
 
-/* In one step: no thread of this process is between. */
-static uint8_t move(struct ns_sock *s, int to, const int ends[2])
+/* No lock is held: it takes 2 s where the relay is stopped. Returns whether it is the relay's. */
+static bool hand(const struct gift *g, int to)
+{
+    const int fds[NS_HANDOVER_FDS] = {
+        [NS_HANDOVER_STATE] = g->state,       [NS_HANDOVER_SOCKET] = g->socket, [NS_HANDOVER_RELAYS_END] = g->ends[1],
+        [NS_HANDOVER_USERS_END] = g->ends[0], [NS_HANDOVER_GATE] = g->gate,     [NS_HANDOVER_ESTATE] = g->estate,
+    };
+    return ns_handover_send(to, &g->h, fds, NS_HANDOVER_FDS);
+}
+
+/* In one step again. */
+static void settle(struct ns_sock *s, const struct gift *g, bool taken)
 {
     struct ns_hold hold;
-    uint8_t word = NS_JOINT_LATER;
-    uint64_t before;
     ns_table_hold(&hold);
     ns_lock(&s->rx);
     ns_lock(&s->tx);
-    if (still(s, s->o.fd)) {
-        bool rx_open = s->rx_open;
-        __atomic_store_n(&s->rx_open, false, __ATOMIC_SEQ_CST);
-        ns_swap_learn_ends(s, s->o.fd);
-        set_up(s, ends);
-        bool joined = ns_dormant_join(s, &before);
-        word = joined && hand(s, to, ends) ? NS_JOINT_YES : NS_JOINT_NO;
-        if (word == NS_JOINT_YES)
-            ns_relayed_put(s, ends[0]);
-        else
-            __atomic_store_n(&s->rx_open, rx_open, __ATOMIC_SEQ_CST);
-        if (joined && word == NS_JOINT_NO)
-            ns_dormant_part(s, before);
+    s->retiring = false;
+    if (taken) {
+        ns_relayed_put(s, g->ends[0]);
+    } else {
+        unpack(s, g);
+        __atomic_store_n(&s->o.kind, NS_KIND_SOCK, __ATOMIC_SEQ_CST);
+        ns_watch_resume(&s->o);
+        ns_watch_stand_in(&s->o, ns_inbox_readable(s));
     }
     ns_unlock(&s->tx);
     ns_unlock(&s->rx);
+    if (s->o.fds == 0) /* its numbers were closed, or reused, behind our back */
+        ns_sock_let_go(s);
     ns_table_unhold(&hold);
+    ns_sys_futex_wake(&s->o.kind, INT_MAX);
     ns_slots_wake();
-    return word;
+}
+
+void ns_object_await(const struct ns_object *o)
+{
+    /* The helper of a process that libc did not fork is elsewhere. */
+    while (ns_object_kind(o) == NS_KIND_GOING && !ns_lock_mine(&ns_table_lock) && ns_table_own())
+        ns_sys_futex_wait(&o->kind, NS_KIND_GOING, NULL);
 }
 
 /* It goes on here, as if nobody had asked. */
@@ -166,15 +226,22 @@ static int family_of(int fd)
 
 static uint8_t give_to(struct ns_sock *s, int to, struct ns_time now)
 {
-    int ends[2];
-    if (ns_loopback_pair(family_of(ns_sock_number(s)), ends) < 0 && ns_loopback_pair(AF_INET, ends) < 0)
+    struct gift g = { .socket = -1, .state = -1, .gate = -1 };
+    if (ns_loopback_pair(family_of(ns_sock_number(s)), g.ends) < 0 && ns_loopback_pair(AF_INET, g.ends) < 0)
         return NS_JOINT_NO;
     ns_resume_stop(s, now);
     ns_serve_forget(s);
     ns_swap_stop_replay(s);
-    uint8_t word = move(s, to, ends);
-    ns_internal_close(ends[0]);
-    ns_internal_close(ends[1]);
+    uint8_t word = freeze(s, &g);
+    if (word == NS_JOINT_YES) {
+        set_up_relays_end(&g);
+        bool taken = hand(&g, to);
+        settle(s, &g, taken);
+        word = taken ? NS_JOINT_YES : NS_JOINT_NO;
+    }
+    const int ours[] = { g.ends[0], g.ends[1], g.socket, g.state, g.gate };
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        ns_internal_close(ours[i]);
     if (word != NS_JOINT_YES) {
         go_on(s, now);
         return word;
@@ -207,34 +274,23 @@ static int users_end(const struct ns_sock *s)
     return s->o.kind == NS_KIND_SOCK && s->users_end ? s->users_end - 1 : -1;
 }
 
-/* What stands there now; it may have been closed since it was given. */
+/* What stands there now. If it has been closed since it was given, the relay has it for others. */
 static void answer(int asker, uint8_t word, const struct ns_joint_question *q)
 {
     struct ns_joint_answer a;
     struct ns_hold hold;
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {
-        .header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS }
-    };
-    struct iovec iov = { &a, sizeof a };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
     memset(&a, 0, sizeof a); /* its holes, too */
-    a.word = word;
     a.size = sizeof a;
     ns_table_hold(&hold);
     struct ns_sock *s = word == NS_JOINT_YES ? find(q) : NULL;
     int end = s ? users_end(s) : -1;
+    a.word = word == NS_JOINT_YES && end < 0 ? NS_JOINT_LATER : word;
     if (end >= 0) {
         a.local = s->local;
         a.peer = s->peer;
         ns_joint_prove(s, true, a.proof);
-        memcpy(CMSG_DATA(&control.header), &end, sizeof end);
-        m.msg_control = &control;
-        m.msg_controllen = sizeof control;
     }
-    ns_sys_sendmsg(asker, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ns_record_send(asker, &a, sizeof a, &end, 1);
     ns_table_unhold(&hold);
 }
 
@@ -275,12 +331,24 @@ void ns_joint_left(struct ns_sock *s, struct ns_time now)
     __atomic_store_n(&s->leaving, false, __ATOMIC_RELEASE);
 }
 
-/* The next that has to, at `fd` or anywhere, inside which the slot is then. */
-static struct ns_sock *next_left(struct ns_slot *slot, int fd, const struct ns_sock *after)
+/* One of which it is not known, at `fd` or anywhere, or NULL. */
+static struct ns_object *one_going(int fd)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    struct ns_object *o = fd >= 0 ? ns_object_at(fd) : after ? after->o.next : ns_objects;
+    struct ns_object *o = fd >= 0 ? ns_object_at(fd) : ns_objects;
+    while (o && !(o->kind == NS_KIND_GOING && (fd < 0 || o->fds == 1)))
+        o = fd >= 0 ? NULL : o->next;
+    ns_table_unhold(&hold);
+    return o;
+}
+
+/* The next that has to, at `fd` or anywhere, inside which the slot is then. */
+static struct ns_sock *next_left(struct ns_slot *slot, int fd)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    struct ns_object *o = fd >= 0 ? ns_object_at(fd) : ns_objects;
     for (; o; o = fd >= 0 ? NULL : o->next) {
         struct ns_sock *s = (struct ns_sock *)o;
         if (o->kind == NS_KIND_SOCK && o->fd >= 0 && (fd < 0 || o->fds == 1) && is_joint(s) &&
@@ -291,67 +359,32 @@ static struct ns_sock *next_left(struct ns_slot *slot, int fd, const struct ns_s
     return (struct ns_sock *)o;
 }
 
+/* Returns whether it is a relay's now. Inside it. */
+static bool leave(struct ns_sock *s)
+{
+    struct ns_time end = ns_time_add(ns_now(), ns_time_ms(LEAVE_MS));
+    if (!ns_helper_here())
+        return false;
+    __atomic_store_n(&s->leaving, true, __ATOMIC_RELEASE);
+    ns_helper_post(s, NS_TODO_LEFT);
+    while (__atomic_load_n(&s->leaving, __ATOMIC_ACQUIRE) && ns_time_before(ns_now(), end))
+        ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 200000 }, NULL);
+    return ns_object_kind(&s->o) == NS_KIND_RELAYED;
+}
+
 void ns_joint_leave(int fd)
 {
     struct ns_slot *slot = ns_slot_self();
-    struct ns_sock *s = NULL;
-    while (slot && (s = next_left(slot, fd, s))) {
-        if (!ns_helper_here()) {
-            ns_slot_leave(slot);
-            return;
-        }
-        struct ns_time end = ns_time_add(ns_now(), ns_time_ms(LEAVE_MS));
-        __atomic_store_n(&s->leaving, true, __ATOMIC_RELEASE);
-        ns_helper_post(s, NS_TODO_LEFT);
-        while (__atomic_load_n(&s->leaving, __ATOMIC_ACQUIRE) && ns_time_before(ns_now(), end))
-            ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 200000 }, NULL);
+    struct ns_object *going;
+    struct ns_sock *s;
+    bool gone = true;
+    while (ns_table_own() && (going = one_going(fd)))
+        ns_object_await(going);
+    /* Where one is refused all are, and each takes its time. */
+    while (slot && gone && (s = next_left(slot, fd))) {
+        gone = leave(s);
         ns_slot_leave(slot);
-        /* Where one is refused all are, and each takes its time. */
-        if (fd >= 0 || ns_object_kind(&s->o) != NS_KIND_RELAYED)
+        if (fd >= 0)
             return;
     }
-}
-
-/* ---- in the relay ---- */
-
-#define HOLDERS_MS 100
-
-/* Lets the users' end go where nobody else has a descriptor that may become one: what ends it
- * then are those who have it. */
-static void look(struct ns_timer *timer, struct ns_time now)
-{
-    struct ns_hold hold;
-    bool any = false;
-    ns_table_hold(&hold);
-    for (struct ns_object *o = ns_objects; o; o = o->next) {
-        struct ns_sock *s = (struct ns_sock *)o;
-        if (o->kind != NS_KIND_SOCK || !s->users_end)
-            continue;
-        bool used = s->o.fd >= 0 && s->share && ns_share_in_use(s->share, (uint32_t)ns_sys_getpid());
-        any |= used;
-        if (!used)
-            ns_joint_drop(s);
-    }
-    ns_table_unhold(&hold);
-    if (any)
-        ns_timer_set(timer, ns_time_add(now, ns_time_ms(HOLDERS_MS)));
-}
-
-static struct ns_timer holders = { .fire = look };
-
-void ns_joint_keep(struct ns_sock *s, int end)
-{
-    s->users_end = 1 + end;
-}
-
-void ns_joint_drop(struct ns_sock *s)
-{
-    if (s->users_end)
-        ns_internal_close(s->users_end - 1);
-    s->users_end = 0;
-}
-
-void ns_joint_look(struct ns_time now)
-{
-    look(&holders, now);
 }

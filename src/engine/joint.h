@@ -14,6 +14,9 @@
  *        ▼                      ▼                  ▼
  *     both put it under their descriptors       relays
  *
+ * Between the two messages to and from the relay nobody knows whose it is (NS_KIND_GOING, sock.h):
+ * no lock is held, and whoever calls waits (ns_object_await). It is the helper that ends that.
+ *
  * A third asks the relay, which keeps the users' end for as long as others have a descriptor of
  * the session: they are users, too, though they have not called yet, and the stream does not end
  * before they close.
@@ -50,13 +53,13 @@ bool ns_joint_prove(const struct ns_sock *s, bool answer, uint8_t out[16]);
 
 /* A dormant session is called for. If another process has it, and goes on with it, it is that
  * one's and this one's afterwards (NS_KIND_RELAYED); else nothing has changed. Takes
- * some milliseconds, two seconds at most. No lock held. */
+ * some milliseconds, five seconds at most. No lock held. */
 void ns_joint_ask(struct ns_sock *s);
 
 /*
  * This process is about to close its last descriptor, `fd`, or to end (-1). What it has moved to
  * another connection, or is about to, nobody else could go on with: where others have it still,
- * it becomes a relay's before. No lock held.
+ * it becomes a relay's before; what is on its way to one is waited for. No lock held.
  */
 void ns_joint_leave(int fd);
 /* On the helper: that (NS_TODO_LEFT). */

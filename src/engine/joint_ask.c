@@ -36,22 +36,27 @@ static bool sensible(const struct ns_joint_answer *a)
            a->peer.length <= sizeof a->peer.address;
 }
 
-/* Who it comes from can be trusted with the stream, or it counts for nothing. */
-static bool receive(int fd, struct ns_joint_answer *a, int *end)
+/* Who it comes from can be trusted with the stream, or it counts for nothing. Where nobody answers any
+ * more, whoever has it then is asked. */
+static uint8_t receive(int fd, struct ns_joint_answer *a, int *end)
 {
-    struct iovec iov = { a, sizeof *a };
     struct pollfd p = { .fd = fd, .events = POLLIN };
     struct ns_time until = ns_time_add(ns_now(), ns_time_ms(ANSWER_MS));
     uid_t from;
     int64_t left;
+    ssize_t n;
     int r = 0;
     while (r != 1 && (left = ns_time_sub(until, ns_now()).ns) > 0) {
         struct timespec ts = { left / 1000000000, left % 1000000000 };
         r = ns_sys_ppoll(&p, 1, &ts, NULL);
         if (r < 0 && r != -EINTR)
-            return false;
+            return NS_JOINT_NO;
     }
-    return r == 1 && ns_mailbox_receive(fd, &iov, end, &from) == (ssize_t)sizeof *a && sensible(a);
+    if (r != 1)
+        return NS_JOINT_NO;
+    if ((n = ns_mailbox_receive(fd, a, sizeof *a, end, &from)) == 0)
+        return NS_JOINT_LATER;
+    return n == (ssize_t)sizeof *a && sensible(a) ? a->word : NS_JOINT_NO;
 }
 
 static void put(struct ns_sock *s, const struct ns_joint_answer *a, int end)
@@ -72,24 +77,23 @@ static void put(struct ns_sock *s, const struct ns_joint_answer *a, int end)
 /* One question. Returns the answer. */
 static uint8_t ask(struct ns_sock *s, const struct ns_joint_question *q, const uint8_t mailbox[NS_MAILBOX_BYTES])
 {
-    struct ns_joint_answer a = { .word = NS_JOINT_NO };
-    int pair[2], end = -1, on = 1;
+    struct ns_joint_answer a;
+    int pair[2], end = -1;
+    uint8_t word = NS_JOINT_LATER; /* it has ended, or executed something, and says so before long */
     if (ns_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return NS_JOINT_NO;
     pair[0] = ns_internal(pair[0]);
     pair[1] = ns_internal(pair[1]);
-    ns_sys_setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+    ns_sys_set_int(pair[0], SOL_SOCKET, SO_PASSCRED, 1);
     bool sent = ns_mailbox_ask(mailbox, pair[1], q);
     ns_internal_close(pair[1]);
-    if (!sent)
-        a.word = NS_JOINT_LATER; /* it has ended, or executed something, and says so before long */
-    else if (!receive(pair[0], &a, &end))
-        a.word = NS_JOINT_NO;
-    if (a.word == NS_JOINT_YES && end >= 0)
+    if (sent)
+        word = receive(pair[0], &a, &end);
+    if (word == NS_JOINT_YES && end >= 0)
         put(s, &a, end);
     ns_internal_close(end);
     ns_internal_close(pair[0]);
-    return a.word;
+    return word;
 }
 
 /* Until it is given, or plainly is not. The slot keeps the object. */
@@ -100,7 +104,7 @@ static void ask_on(struct ns_sock *s)
     struct ns_joint_question q;
     enum ns_owner owner;
     while ((owner = look(s, &q, mailbox)) != NS_OWNER_NONE) {
-        int64_t most_ms = owner == NS_OWNER_SOON ? SOON_MS : LATER_MS;
+        int64_t most_ms = owner == NS_OWNER_SOON ? SOON_MS : owner == NS_OWNER_NEXT ? ANSWER_MS : LATER_MS;
         uint8_t word = owner == NS_OWNER_THERE ? ask(s, &q, mailbox) : NS_JOINT_LATER;
         if (word == NS_JOINT_YES)
             return;

@@ -6,6 +6,7 @@
 #include "engine/joint.h"
 #include "engine/large.h"
 #include "engine/lock.h"
+#include "engine/record.h"
 #include "engine/ready.h"
 #include "engine/serve.h"
 #include "engine/sys.h"
@@ -51,14 +52,13 @@ static socklen_t address_of(const uint8_t name[NS_MAILBOX_BYTES], struct sockadd
 static int open_locked(void)
 {
     struct sockaddr_un name;
-    int on = 1;
     int err = ns_random(own, sizeof own);
     if (err < 0)
         return err;
     int fd = ns_internal(ns_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (fd < 0)
         return fd;
-    ns_sys_setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+    ns_sys_set_int(fd, SOL_SOCKET, SO_PASSCRED, 1);
     err = ns_sys_bind(fd, (struct sockaddr *)&name, address_of(own, &name));
     source.fd = fd;
     if (err == 0)
@@ -90,26 +90,14 @@ const uint8_t *ns_mailbox(void)
 static bool send_letter(const uint8_t to[NS_MAILBOX_BYTES], const struct letter *l, int passed)
 {
     struct sockaddr_un name;
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {
-        .header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS }
-    };
-    struct iovec iov = { (void *)l, sizeof *l };
-    struct msghdr m = { .msg_name = &name, .msg_iov = &iov, .msg_iovlen = 1 };
-    m.msg_namelen = address_of(to, &name);
-    if (passed >= 0) {
-        memcpy(CMSG_DATA(&control.header), &passed, sizeof passed);
-        m.msg_control = &control;
-        m.msg_controllen = sizeof control;
-    }
+    socklen_t len = address_of(to, &name);
     int fd = ns_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
-    ssize_t n = ns_sys_sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    bool sent = ns_sys_connect(fd, (struct sockaddr *)&name, len) == 0 &&
+                ns_record_send(fd, l, sizeof *l, &passed, 1) == sizeof *l;
     ns_sys_close(fd);
-    return n == sizeof *l;
+    return sent;
 }
 
 bool ns_mailbox_pass(const uint8_t to[NS_MAILBOX_BYTES], int fd, const uint8_t *packet, size_t bytes)
@@ -148,23 +136,6 @@ void ns_mailbox_set_parents(const uint8_t name[NS_MAILBOX_BYTES])
 
 /* ---- receiving ---- */
 
-static int received_descriptor(struct msghdr *m, uid_t *from)
-{
-    int fd = -1;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-        struct ucred who;
-        if (c->cmsg_level != SOL_SOCKET)
-            continue;
-        if (c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof fd))
-            memcpy(&fd, CMSG_DATA(c), sizeof fd);
-        if (c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len == CMSG_LEN(sizeof who)) {
-            memcpy(&who, CMSG_DATA(c), sizeof who);
-            *from = who.uid;
-        }
-    }
-    return ns_internal(fd);
-}
-
 /* The name can be read in /proc/net/unix: a letter counts only from the own user, or root. */
 static bool trusted(uid_t from)
 {
@@ -172,31 +143,22 @@ static bool trusted(uid_t from)
            from == (uid_t)ns_syscall6(SYS_getuid, 0, 0, 0, 0, 0, 0);
 }
 
-ssize_t ns_mailbox_receive(int fd, struct iovec *iov, int *passed, uid_t *from)
+ssize_t ns_mailbox_receive(int fd, void *data, size_t bytes, int *passed, uid_t *from)
 {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
-    } control;
-    struct msghdr m = {
-        .msg_iov = iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
-    };
+    size_t count;
     *from = (uid_t)-1;
     *passed = -1;
-    ssize_t n = ns_sys_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0)
-        return n;
-    *passed = received_descriptor(&m, from);
-    return trusted(*from) ? n : -EPERM;
+    ssize_t n = ns_record_receive(fd, data, bytes, passed, 1, &count, from);
+    *passed = ns_internal(*passed);
+    return n <= 0 || trusted(*from) ? n : -EPERM;
 }
 
 static void arrived(struct ns_source *s, uint32_t events, struct ns_time now)
 {
     struct letter l;
-    struct iovec iov = { &l, sizeof l };
     uid_t from;
     int fd;
-    bool good = ns_mailbox_receive(s->fd, &iov, &fd, &from) == sizeof l;
+    bool good = ns_mailbox_receive(s->fd, &l, sizeof l, &fd, &from) == sizeof l;
     if (good && l.kind == MUTE)
         ns_hello_mute();
     if (good && l.kind == PASSED && fd >= 0)

@@ -12,7 +12,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 
 #define NS_MAILBOX_BYTES 16
 
@@ -30,8 +29,8 @@ struct ns_joint_question;
 bool ns_mailbox_ask(const uint8_t to[NS_MAILBOX_BYTES], int fd, const struct ns_joint_question *q);
 
 /* Reads what came on a socket with SO_PASSCRED, who from, and the descriptor beside it: internal,
- * or -1. Returns how many bytes, or -EPERM when it is from somebody who is not to be trusted. */
-ssize_t ns_mailbox_receive(int fd, struct iovec *iov, int *passed, uid_t *from);
+ * or -1. Returns how many bytes, 0 at the end, or -EPERM when it is from somebody who is not to be trusted. */
+ssize_t ns_mailbox_receive(int fd, void *data, size_t bytes, int *passed, uid_t *from);
 
 /* In a forked child: asks the parent to answer HELLO no more, now. False when it
  * has not answered any, or cannot be reached. Any thread. */

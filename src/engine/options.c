@@ -126,6 +126,7 @@ int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
     struct ns_sock *s = ns_sock_peek(fd);
     if (!s)
         return NS_NOT_OURS;
+    ns_object_await(&s->o); /* a relay sets them as it likes */
     if (level == SOL_SOCKET && name == SO_ERROR)
         return error_of(s, fd, value, len);
     int mark = __atomic_load_n(&s->low_water, __ATOMIC_RELAXED);
@@ -175,6 +176,8 @@ static int set_peek_offset(int fd, const void *value, socklen_t len)
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct ns_sock *s = ns_sock_peek(fd);
+    if (s)
+        ns_object_await(&s->o);
     /* What the kernel makes of the bytes from here on (TLS), no ring could send again. */
     if (s && level == IPPROTO_TCP && name == TCP_ULP) {
         int r = ns_fd_demote(fd, "an upper layer protocol of the kernel's", true);

@@ -43,10 +43,11 @@ static bool unsettled(const struct ns_sock *s)
     return s->retiring || (ns_sock_state(s) == NS_ASKING && ns_helper_running() && ns_sock_held(s));
 }
 
+/* Or is going to a relay, and may stay. */
 static bool any(bool (*is)(const struct ns_sock *))
 {
     for (struct ns_object *o = ns_objects; o; o = o->next)
-        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && is((const struct ns_sock *)o))
+        if (o->kind == NS_KIND_GOING || (o->kind == NS_KIND_SOCK && o->fd >= 0 && is((const struct ns_sock *)o)))
             return true;
     return false;
 }
@@ -346,7 +347,7 @@ static void inherit_object(struct ns_object *o)
         ns_relayed_inherit(s);
         return;
     }
-    if (o->fd < 0 || (sock && !ns_dormant_inherit(s) && s->session.state != NS_AWAITING))
+    if (o->fd < 0 || o->kind == NS_KIND_GOING || (sock && !ns_dormant_inherit(s) && s->session.state != NS_AWAITING))
         disinherit(o);
     else if (sock && !s->share)
         inherit_awaiting(s);

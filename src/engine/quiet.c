@@ -15,7 +15,8 @@ static int next_session(void)
     int fd = -1;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && fd < 0; o = o->next) {
-        enum ns_state state = o->kind == NS_KIND_SOCK ? ns_sock_state((struct ns_sock *)o) : NS_PLAIN;
+        bool here = o->kind == NS_KIND_SOCK || o->kind == NS_KIND_GOING;
+        enum ns_state state = here ? ns_sock_state((struct ns_sock *)o) : NS_PLAIN;
         if (state != NS_PLAIN && state != NS_FAILED)
             fd = o->fd;
     }

@@ -141,7 +141,10 @@ static int block(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, 
 static ssize_t nothing(struct ns_sock *s, struct ns_slot *slot, int fd, struct in *i, short events,
                        bool (*still)(const struct ns_sock *))
 {
-    if (ns_nonblocking(fd, i->flags)) {
+    bool now = ns_nonblocking(fd, i->flags);
+    if (!ns_sock_is(s, fd)) /* and that is a relay's setting */
+        return RETRY;
+    if (now) {
         if (i->done == 0 && ns_sock_state(s) == NS_SUSPENDED && ns_await_answer(s))
             return RETRY;
         return i->done > 0 ? (ssize_t)i->done : -EAGAIN;
@@ -189,7 +192,7 @@ static NS_FLAT ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, str
         return RETRY;
     if (n == -EAGAIN && waits_in_block(i))
         return nothing(s, slot, fd, i, POLLIN, rx_flows);
-    if (n < 0 && !same && ns_error_is_loss((int)n))
+    if (n < 0 && !same && (n == -EAGAIN || ns_error_is_loss((int)n)))
         return RETRY;
     if (n < 0 && ns_error_is_loss((int)n) && ns_sock_state(s) == NS_CONNECTED &&
         ns_sock_lost(s, generation, (int)n))

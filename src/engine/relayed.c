@@ -22,7 +22,7 @@ static void retire_session(struct ns_sock *s)
 
 void ns_relayed_put(struct ns_sock *s, int end)
 {
-    bool awake = s->o.kind == NS_KIND_SOCK;
+    bool awake = s->o.kind != NS_KIND_DORMANT;
     ns_watch_suspend(&s->o);
     ns_watch_stand_in(&s->o, false);
     ns_swap_put_under(s, end);

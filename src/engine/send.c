@@ -294,7 +294,10 @@ static ssize_t blocked(struct ns_sock *s, struct ns_slot *slot, int fd, struct o
                        struct ns_time *deadline)
 {
     bool asking = ns_sock_state(s) == NS_ASKING;
-    if (ns_nonblocking(fd, o->flags))
+    bool now = ns_nonblocking(fd, o->flags);
+    if (!ns_sock_is(s, fd)) /* and that is a relay's setting */
+        return 0;
+    if (now)
         return o->done > 0 ? (ssize_t)o->done : -EAGAIN;
     if (deadline->ns == 0)
         *deadline = ns_timeout_at(fd, SO_SNDTIMEO);

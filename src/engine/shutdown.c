@@ -64,12 +64,11 @@ static void tell_waiting(struct ns_sock *s)
     ns_slots_wake();
 }
 
-int ns_shutdown(int fd, int how)
+#define AGAIN (NS_NOT_OURS + 1) /* it is on its way to a relay, or stays */
+
+/* Inside it. */
+static int shut_down(struct ns_sock *s, int fd, int how)
 {
-    struct ns_slot *slot = ns_slot_self();
-    struct ns_sock *s = ns_sock_at(fd);
-    if (!s || !slot || how < SHUT_RD || how > SHUT_RDWR || !ns_slot_enter(slot, s))
-        return NS_NOT_OURS;
     int r = NS_NOT_OURS;
     bool lost = false, forget = false;
     uint32_t generation = 0;
@@ -78,6 +77,8 @@ int ns_shutdown(int fd, int how)
     if (ns_sock_is(s, fd)) {
         generation = s->generation;
         r = shut(s, fd, how, &lost, &forget);
+    } else if (ns_object_kind(&s->o) == NS_KIND_GOING) {
+        r = AGAIN;
     }
     ns_unlock_quiet(&s->tx, &saved);
     /* The end is noted for the next connection, if there will be one. */
@@ -87,6 +88,21 @@ int ns_shutdown(int fd, int how)
         tell_waiting(s);
     if (forget)
         ns_sock_forget(s);
-    ns_slot_leave(slot);
+    return r;
+}
+
+int ns_shutdown(int fd, int how)
+{
+    struct ns_slot *slot = ns_slot_self();
+    struct ns_sock *s;
+    int r;
+    if (how < SHUT_RD || how > SHUT_RDWR)
+        return NS_NOT_OURS;
+    do {
+        if (!(s = ns_sock_at(fd)) || !slot || !ns_slot_enter(slot, s))
+            return NS_NOT_OURS;
+        r = shut_down(s, fd, how);
+        ns_slot_leave(slot);
+    } while (r == AGAIN);
     return r;
 }

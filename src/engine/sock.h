@@ -32,6 +32,7 @@ enum ns_kind {
     NS_KIND_DORMANT, /* a session that another process may have: struct ns_sock, see dormant.h */
     NS_KIND_EPOLL, /* an epoll descriptor that has sessions or listeners in it */
     NS_KIND_RELAYED, /* a connection to who has the session: struct ns_sock, see relayed.h */
+    NS_KIND_GOING,   /* a session of which it is not known yet whether another has it: the same, see joint.h */
 };
 
 struct ns_watch; /* watch.h */
@@ -207,8 +208,14 @@ static inline enum ns_kind ns_object_kind(const struct ns_object *o)
 }
 
 /* Makes a dormant session this process's, or plain TCP where another has it
- * (dormant.h). NULL when it is no session any more. No lock held but the table's. */
+ * (dormant.h); waits until it is known of one that may be a relay's now (joint.h). NULL when it is
+ * no session any more, or is still going, with the table held. No lock held but the table's. */
 struct ns_sock *ns_sock_wake(struct ns_object *o);
+
+static inline bool ns_kind_sleeps(enum ns_kind kind)
+{
+    return kind == NS_KIND_DORMANT || kind == NS_KIND_GOING;
+}
 
 /* The session at `fd`, or NULL. Only the slot (slot.h) or its tx lock keeps it
  * from being freed; look at the table again once either is held. No lock held
@@ -218,21 +225,25 @@ static inline struct ns_sock *ns_sock_at(int fd)
     struct ns_object *o = ns_object_at(fd);
     if (__builtin_expect(o && ns_object_kind(o) == NS_KIND_SOCK, 1))
         return (struct ns_sock *)o;
-    return o && ns_object_kind(o) == NS_KIND_DORMANT ? ns_sock_wake(o) : NULL;
+    return o && ns_kind_sleeps(ns_object_kind(o)) ? ns_sock_wake(o) : NULL;
 }
 
-/* The object at `fd`, awake if it is a session. */
+/* The object at `fd`, awake if it is a session, or NS_KIND_GOING. */
 static inline struct ns_object *ns_object_awake(int fd)
 {
     struct ns_object *o = ns_object_at(fd);
     return o && ns_object_kind(o) == NS_KIND_DORMANT ? (struct ns_object *)ns_sock_wake(o) : o;
 }
 
-/* The same for who only asks about it: that wakes none. */
+/* Waits while it may be a relay's, or not (NS_KIND_GOING); not with the table held. */
+void ns_object_await(const struct ns_object *o);
+
+/* The session for who only asks about it: that wakes none. */
 static inline struct ns_sock *ns_sock_peek(int fd)
 {
     struct ns_object *o = ns_object_at(fd);
-    return o && (ns_object_kind(o) == NS_KIND_SOCK || ns_object_kind(o) == NS_KIND_DORMANT) ? (struct ns_sock *)o : NULL;
+    enum ns_kind kind = o ? ns_object_kind(o) : NS_KIND_FREE;
+    return kind == NS_KIND_SOCK || ns_kind_sleeps(kind) ? (struct ns_sock *)o : NULL;
 }
 
 /* Whether it is there, and awake; with any lock held. */

@@ -77,6 +77,9 @@ void ns_fd_duplicated(struct ns_duplicate *d, int newfd);
  */
 int ns_fd_closing(int fd);
 
+/* Before what the kernel is asked about the socket, or told: waits while it may be a relay's (joint.h). */
+void ns_fd_settle(int fd);
+
 /* Whether `fd` is one of the engine's own descriptors, which an application's
  * close, closefrom and close_range must pass over. */
 bool ns_fd_internal(int fd);

@@ -112,7 +112,8 @@ bool ns_sock_lost(struct ns_sock *s, uint32_t generation, int error)
 {
     sigset_t saved;
     ns_lock_quiet(&s->tx, &saved);
-    if (ns_object_kind(&s->o) == NS_KIND_DORMANT) { /* who calls next wakes it, or is told */
+    enum ns_kind kind = ns_object_kind(&s->o);
+    if (ns_kind_sleeps(kind) || kind == NS_KIND_RELAYED) { /* who calls next wakes it, or is told */
         ns_unlock_quiet(&s->tx, &saved);
         return true;
     }

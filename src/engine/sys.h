@@ -155,6 +155,11 @@ static inline int ns_sys_setsockopt(int fd, int level, int name, const void *val
     return (int)ns_syscall6(SYS_setsockopt, fd, level, name, (long)value, len, 0);
 }
 
+static inline int ns_sys_set_int(int fd, int level, int name, int value)
+{
+    return ns_sys_setsockopt(fd, level, name, &value, sizeof value);
+}
+
 static inline int ns_sys_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
     return (int)ns_syscall6(SYS_getsockname, fd, (long)addr, (long)len, 0, 0, 0);

@@ -74,14 +74,19 @@ static void prepare_one(struct set *w, nfds_t i)
     struct ns_object *o = ns_object_awake(p->fd);
     if (!o)
         return;
-    if (o->kind == NS_KIND_LISTENER) {
+    enum ns_kind kind = ns_object_kind(o);
+    if (kind == NS_KIND_LISTENER) {
         w->ours = true; /* the helper may queue a connection meanwhile */
         ns_door_attend((struct ns_listener *)o);
         if (ns_listener_waits((struct ns_listener *)o))
             w->fds[i].revents = p->events & (POLLIN | POLLRDNORM);
         return;
     }
-    if (o->kind != NS_KIND_SOCK)
+    if (kind == NS_KIND_GOING) { /* whatever comes of it wakes us */
+        p->fd = -1;
+        w->ours = true;
+    }
+    if (kind != NS_KIND_SOCK)
         return;
     struct ns_sock *s = (struct ns_sock *)o;
     bool readable = (p->events & (POLLIN | POLLRDNORM)) && ns_ready_anyway(s, p->fd);
@@ -110,6 +115,14 @@ static void prepare(struct set *w)
     }
 }
 
+/* What the kernel says now, of what is there now. */
+static short ask_plain(struct pollfd *p)
+{
+    p->revents = 0;
+    ns_sys_ppoll(p, 1, &(struct timespec){ 0 }, NULL);
+    return p->revents;
+}
+
 /*
  * What tells of an end is judged in the next round, except on a connection that lives:
  * both of its directions are shut, or its error queue has something. It lives if it is
@@ -119,9 +132,7 @@ static short ask_again(struct ns_sock *s, struct pollfd *p)
 {
     uint32_t generation = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
     struct ns_ledger l;
-    p->revents = 0;
-    ns_sys_ppoll(p, 1, &(struct timespec){ 0 }, NULL);
-    if (!(p->revents & (POLLERR | POLLHUP)))
+    if (!(ask_plain(p) & (POLLERR | POLLHUP)))
         return p->revents;
     bool lives = ns_ledger_read(p->fd, &l) == 0 && l.state != NS_TCP_CLOSE && ns_sock_state(s) == NS_CONNECTED &&
                  generation == __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST);
@@ -139,7 +150,12 @@ static short collect_one(struct pollfd *p, bool swapped)
             p->revents &= (short)~(POLLIN | POLLRDNORM);
         return p->revents;
     }
-    if (o->kind != NS_KIND_SOCK)
+    enum ns_kind kind = ns_object_kind(o);
+    if (kind == NS_KIND_GOING)
+        return 0;
+    if (kind == NS_KIND_RELAYED && swapped)
+        return ask_plain(p);
+    if (kind != NS_KIND_SOCK)
         return p->revents;
     switch (ns_ready_judge((struct ns_sock *)o, p->fd, p->revents)) {
     case NS_READY_AS_TOLD:

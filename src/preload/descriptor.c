@@ -205,6 +205,8 @@ NS_EXPORT int fcntl(int fd, int cmd, ...)
     va_end(ap);
     if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
         return DUPLICATE(fd, ns_real.fcntl(fd, cmd, arg));
+    if (cmd != F_GETFD && cmd != F_SETFD && ns_ours(fd))
+        ns_fd_settle(fd);
     return ns_real.fcntl(fd, cmd, arg);
 }
 
@@ -220,7 +222,11 @@ NS_EXPORT int ioctl(int fd, unsigned long request, ...)
     arg = va_arg(ap, void *);
     va_end(ap);
     if (ns_ours(fd)) {
-        int r = ns_ioctl(fd, request, arg);
+        int r;
+
+        if (request != FIOCLEX && request != FIONCLEX)
+            ns_fd_settle(fd);
+        r = ns_ioctl(fd, request, arg);
 
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);

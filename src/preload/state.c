@@ -30,12 +30,13 @@ int namesocket_shim_state(int fd)
 
 /* What a process of the broker's does with the sessions of other processes (engine/adopt.h).
  * Looked up by dlsym. */
-__attribute__((visibility("default"))) void namesocket_shim_adopt(int pair, ns_relay_begin *relay);
+__attribute__((visibility("default"))) void namesocket_shim_adopt(int pair, ns_relay_reserve *reserve,
+                                                                  ns_relay_begin *relay);
 __attribute__((visibility("default"))) unsigned namesocket_shim_adopted(void);
 
-void namesocket_shim_adopt(int pair, ns_relay_begin *relay)
+void namesocket_shim_adopt(int pair, ns_relay_reserve *reserve, ns_relay_begin *relay)
 {
-    ns_adopt(pair, relay);
+    ns_adopt(pair, reserve, relay);
 }
 
 unsigned namesocket_shim_adopted(void)
