@@ -921,6 +921,23 @@ def ends_after_a_move(context, side):
     x.never_plain()
 
 
+@either_side
+def closed_by_one_of_two(context, side):
+    """Without a relay it is plain TCP: the close of one is no end, though what the other has written is on its way."""
+    x = Joint(context, side, under=False)
+    child = x.fork()
+    x.peer_hears(x.parent, b"p")
+    x.peer_hears(child, b"c")
+    host, port = (x.rig.tage, "dport") if side == "client" else (x.rig.troels, "sport")
+    host.nft(f"table inet deaf {{ chain in {{ type filter hook input priority 0;\ntcp {port} {PORT} drop;\n}}\n}}")
+    child.do("s.sendall(b'on its way')")
+    x.parent.do("s.close()")
+    host.nft("delete table inet deaf")
+    x.peer.says("s.recv(10, socket.MSG_WAITALL)", b"on its way")
+    x.peer_hears(child, b"still")
+    child.do("s.close()")
+    x.peer.says("s.recv(1)", b"")
+
 
 # -- while the relay takes its time ----------------------------------------------------------------------------------
 

@@ -654,6 +654,12 @@ bool ns_dormant_close(struct ns_sock *s, int fd)
         ns_dormant_dispose(s);
         return true;
     }
+    if (!ns_dormant_ours(s)) { /* it is plain TCP, and the end of the stream another's */
+        ns_lock(&s->tx);
+        ns_sock_event(s, NS_EVENT_DEMOTED);
+        ns_unlock(&s->tx);
+        return false;
+    }
     if (!others || gone_for_others(s))
         return false;
     lay_down(s, fd);
