@@ -15,10 +15,11 @@ from rig.pair import DEMOTED, ESTABLISHED, PORT, RESUMED, SUSPENDED, Wrong      
 from rig.puppet import ANSWERED, Puppet, Raised, Session                                        # noqa: E402
 from rig.peer import Client, Hello                                                                     # noqa: E402
 from rig.report import Skip, main, options                                          # noqa: E402
+from rig.stalled import StoppedThread, helper_of                                     # noqa: E402
 
 CASES = {}
 
-RECVFROM, RECVMSG, ACCEPT4 = 45, 47, 288                                                       # asm/unistd_64.h
+RECVFROM, RECVMSG, ACCEPT4, EPOLL_PWAIT, DUP3, FUTEX = 45, 47, 288, 281, 292, 202                       # asm/unistd_64.h
 ASLEEP = (0, 7, 271, 232, 281, RECVFROM, RECVMSG)                            # read, poll, ppoll, epoll_wait, epoll_pwait
 
 
@@ -840,6 +841,25 @@ def duplicated_while_replaced(context, call, flag=0):
 @case
 def dup_while_replaced(context):
     duplicated_while_replaced(context, "own.dup(s.fileno())")
+
+
+@case
+def set_while_replaced(context):
+    """An option that is set between the look at what there is and the new connection is set on that one, too."""
+    x = Session(context)
+    before = x.client.log.count(RESUMED)
+    helper = StoppedThread(helper_of(x.client.pid, EPOLL_PWAIT))
+    try:
+        link = x.link()
+        x.rig.troels.link_down(link)
+        helper.goes_to(DUP3)
+        call = x.client.begin("s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)").asleep(FUTEX)
+    finally:
+        helper.go_on()
+    call.result()
+    x.client.log.wait(RESUMED, before + 1)
+    x.client.says("s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)", 1)
+    x.talks()
 
 
 @case

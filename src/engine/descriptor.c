@@ -178,6 +178,8 @@ static void closing(int fd)
     case NS_KIND_RELAYED:
         ns_sock_let_go((struct ns_sock *)o);
         break;
+    case NS_KIND_GOING: /* the helper finds it so */
+        break;
     case NS_KIND_LISTENER:
         __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
         ns_listener_close((struct ns_listener *)o);
@@ -191,12 +193,12 @@ static void closing(int fd)
     }
 }
 
-/* Of what may be a relay's now, and may not, nobody could say yet how its close ends. Takes the table. */
-static void hold_settled(int fd, struct ns_hold *hold)
+void ns_table_hold_settled(struct ns_hold *hold, int fd, bool if_last)
 {
+    bool nested = ns_lock_mine(&ns_table_lock);
     struct ns_object *o;
     ns_table_hold(hold);
-    while ((o = ns_object_at(fd)) && o->kind == NS_KIND_GOING && o->fds == 1) {
+    while (!nested && (o = ns_object_at(fd)) && o->kind == NS_KIND_GOING && (o->fds == 1 || !if_last)) {
         ns_table_unhold(hold);
         ns_object_await(o);
         ns_table_hold(hold);
@@ -221,7 +223,8 @@ int ns_fd_closing(int fd)
     enum ns_kind kind = o ? ns_object_kind(o) : NS_KIND_FREE;
     if (__builtin_expect((kind == NS_KIND_SOCK || kind == NS_KIND_GOING) && ((struct ns_sock *)o)->share, 0))
         ns_joint_leave(fd);
-    hold_settled(fd, &hold);
+    /* Of what may be a relay's, or not, nobody could say how its close ends. */
+    ns_table_hold_settled(&hold, fd, true);
     closing(fd);
     ns_table_unhold(&hold);
     return 0;

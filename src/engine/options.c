@@ -121,12 +121,18 @@ static int *keepalive_field(struct ns_sock *s, int level, int name)
     return NULL;
 }
 
+/* A relay sets what it likes. */
+static struct ns_sock *settled(int fd)
+{
+    ns_fd_settle(fd);
+    return ns_sock_peek(fd);
+}
+
 int ns_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
-    struct ns_sock *s = ns_sock_peek(fd);
+    struct ns_sock *s = settled(fd);
     if (!s)
         return NS_NOT_OURS;
-    ns_object_await(&s->o); /* a relay sets them as it likes */
     if (level == SOL_SOCKET && name == SO_ERROR)
         return error_of(s, fd, value, len);
     int mark = __atomic_load_n(&s->low_water, __ATOMIC_RELAXED);
@@ -173,11 +179,19 @@ static int set_peek_offset(int fd, const void *value, socklen_t len)
     return r < 0 ? r : NS_NOT_OURS;
 }
 
+/* With the table held: what is set while a connection is replaced is set on the next one. */
+static int set_on_socket(int fd, int level, int name, const void *value, socklen_t len)
+{
+    struct ns_hold hold;
+    ns_table_hold_settled(&hold, fd, false);
+    int r = ns_object_at(fd) ? ns_sys_setsockopt(fd, level, name, value, len) : NS_NOT_OURS;
+    ns_table_unhold(&hold);
+    return r;
+}
+
 int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    struct ns_sock *s = ns_sock_peek(fd);
-    if (s)
-        ns_object_await(&s->o);
+    struct ns_sock *s = settled(fd);
     /* What the kernel makes of the bytes from here on (TLS), no ring could send again. */
     if (s && level == IPPROTO_TCP && name == TCP_ULP) {
         int r = ns_fd_demote(fd, "an upper layer protocol of the kernel's", true);
@@ -190,7 +204,7 @@ int ns_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
         return set_low_water(s, fd, value, len);
     int *kept = s ? keepalive_field(s, level, name) : NULL;
     if (!kept || !__atomic_load_n(&s->keepalive_ours, __ATOMIC_SEQ_CST))
-        return NS_NOT_OURS;
+        return s ? set_on_socket(fd, level, name, value, len) : NS_NOT_OURS;
     if (len < sizeof(int))
         return -EINVAL;
     if (!value)

@@ -187,6 +187,8 @@ struct ns_hold {
 };
 void ns_table_hold(struct ns_hold *h);
 void ns_table_unhold(struct ns_hold *h);
+/* The same; not while what stands at `fd`, or its last descriptor (`if_last`), is NS_KIND_GOING. */
+void ns_table_hold_settled(struct ns_hold *h, int fd, bool if_last);
 
 static inline struct ns_object *ns_object_at(int fd)
 {
