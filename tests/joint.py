@@ -24,6 +24,7 @@ SHARED = "session shared by way of a relay"
 PLAIN = "session demoted"
 RELAYING = "relaying a session"
 POLL, RECVFROM, EPOLL_WAIT, SELECT, PPOLL, PSELECT, EPOLL_PWAIT = 7, 45, 232, 23, 271, 270, 281
+FUTEX, NANOSLEEP, TGSIGQUEUEINFO = 202, 35, 297
 
 # A child that does what it is told, one call after the other, or beside the next ones (`begin`, `result`).
 CHILD = r"""
@@ -210,6 +211,17 @@ class Joint(Session):
         for end in self.ends:
             if end.log.count(PLAIN):
                 raise Wrong(f"{end.name}: a session became plain TCP")
+
+
+def second_session(x):
+    """Another one of the same two, `t`, which children know nothing of."""
+    before = [end.log.count(ESTABLISHED) for end in x.ends]
+    x.client.do(f"t = socket.create_connection(('tage', {PORT}))")
+    x.client.do("t.send(b'?')")
+    x.server.do("t = l.accept()[0]")
+    x.server.says("t.recv(1)", b"?")
+    for end, n in zip(x.ends, before):
+        end.log.wait(ESTABLISHED, n + 1)
 
 
 def either_side(function):
@@ -715,6 +727,32 @@ def interrupted_by_nothing(context, side):
 
 
 @either_side
+def others_are_not_interrupted(context, side):
+    """A user id is set while a sleeping read is made to leave: a read of another session, which libc's signal meets
+    then, goes on."""
+    x = Joint(context, side)
+    child = x.fork()
+    second_session(x)
+    call = x.parent.begin("s.recv(100)").asleep(RECVFROM)
+    x.parent.do("import ctypes; own = ctypes.CDLL(None, use_errno=True); buf = ctypes.create_string_buffer(100)")
+    other = x.parent.begin("own.recv(t.fileno(), buf, 100, 0)").asleep(RECVFROM)   # Python's own calls again after EINTR
+    x.peer_hears(x.parent, b"mine")
+    helper = StoppedThread(helper_of(x.parent.pid, EPOLL_PWAIT))
+    try:
+        asked = child.begin("s.send(b'c')")
+        helper.goes_to(TGSIGQUEUEINFO)
+        uid = x.parent.begin("libc.setuid(os.getuid())").asleep(FUTEX)
+    finally:
+        helper.go_on()
+    uid.result()
+    asked.result()
+    x.peer.says("s.recv(1)", b"c")
+    x.peer.do("t.sendall(b'to t'); s.sendall(b'to s')")
+    if (other.result(), call.result()) != (4, b"to s"):
+        raise Wrong("a read had something else")
+
+
+@either_side
 def third_keeps_it_open(context, side):
     """The two who use it are gone, and a third has it still: no end, and what it says is heard."""
     x = Joint(context, side)
@@ -941,8 +979,6 @@ def closed_by_one_of_two(context, side):
 
 # -- while the relay takes its time ----------------------------------------------------------------------------------
 
-FUTEX, NANOSLEEP = 202, 35
-
 
 class Stalled(Joint):
     """The child has called, the session is with the relay, and the relay, which the test plays, has not said whether it
@@ -952,21 +988,11 @@ class Stalled(Joint):
         super().__init__(context, side, under=False, **{side + "_env": {"NAMESOCKET_BROKER": "@" + NAME}})
         self.relay_ = Relay(self.rig.troels if side == "client" else self.rig.tage)
         self.fork()
-        self.second()
+        second_session(self)
         self.peer_hears(self.parent, b"the parent's")
         self.asked = self.child.begin("select.select([], [s], [])")
         self.relay_.has_it()
         self.helper = StoppedThread(helper_of(self.parent.pid))    # with `stalled`, which lets it go
-
-    def second(self):
-        """Another session of the same two, `t`, which the child knows nothing of."""
-        before = [end.log.count(ESTABLISHED) for end in self.ends]
-        self.client.do(f"t = socket.create_connection(('tage', {PORT}))")
-        self.client.do("t.send(b'?')")
-        self.server.do("t = l.accept()[0]")
-        self.server.says("t.recv(1)", b"?")
-        for end, n in zip(self.ends, before):
-            end.log.wait(ESTABLISHED, n + 1)
 
     def goes_on(self, byte):
         """The relay says so, and the helper hears it."""

@@ -20,6 +20,7 @@ struct kernel_sigaction {
 };
 
 static struct kernel_sigaction libcs;
+static bool used; /* atomic */
 
 static bool action(const struct kernel_sigaction *set, struct kernel_sigaction *get)
 {
@@ -32,7 +33,13 @@ bool ns_interrupt_begin(void)
         return false;
     struct kernel_sigaction ending = libcs;
     ending.flags &= ~(unsigned long)SA_RESTART;
+    __atomic_store_n(&used, true, __ATOMIC_SEQ_CST);
     return action(&ending, NULL);
+}
+
+bool ns_interrupt_used(void)
+{
+    return __atomic_load_n(&used, __ATOMIC_SEQ_CST);
 }
 
 void ns_interrupt_end(void)

@@ -18,6 +18,10 @@
 bool ns_interrupt_begin(void);
 void ns_interrupt_end(void);
 
+/* Whether there was ever such a time. libc's own use of that signal (setuid, in a process of
+ * several threads) ends other calls then, too. */
+bool ns_interrupt_used(void);
+
 /* The descriptor that a thread of this process sleeps on in a read, or what else it does. Another
  * call must not be ended: the application would be told of a signal that it has never had. */
 enum { NS_SLEEPS_ELSEWHERE = -1, NS_SLEEPS_NOT = -2, NS_SLEEPS_UNSEEN = -3 /* proc(5) does not tell */ };

@@ -13,6 +13,7 @@
 #include "engine/first.h"
 #include "engine/gate.h"
 #include "engine/inbox.h"
+#include "engine/interrupt.h"
 #include "engine/ledger.h"
 #include "engine/libc.h"
 #include "engine/sys.h"
@@ -189,6 +190,8 @@ static NS_FLAT ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, str
     }
     /* By us, so that it goes on where the session is now (gate.h), unless a handler says otherwise. */
     if (n == -EINTR && !same && i->since.ending == ns_handled.ending)
+        return RETRY;
+    if (n == -EINTR && i->since.all == ns_handled.all && ns_interrupt_used()) /* nor is that the application's */
         return RETRY;
     if (n == -EAGAIN && waits_in_block(i))
         return nothing(s, slot, fd, i, POLLIN, rx_flows);
