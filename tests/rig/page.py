@@ -2,9 +2,10 @@
 import contextlib
 import re
 
-HEAD = "# Compatibility\n\nWhat programs do under the shim. Each section is written by the test that it names; do not edit.\n"
-PROGRAMS, SUITES = "Programs", "CPython's own tests"
-ORDER = (PROGRAMS, SUITES)
+HEAD = ("# Compatibility\n\nWhat programs do under the shim. Each section is written by the test that it names, and not edited; the "
+        "last is kept by\nhand.\n")
+PROGRAMS, SUITES, BY_HAND = "Programs", "CPython's own tests", "Other suites"
+ORDER = (PROGRAMS, SUITES, BY_HAND)
 
 
 def sections(path):
