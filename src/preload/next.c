@@ -91,11 +91,13 @@ static const ElfW(Sym) *find_in(const struct image *i, const char *name, uint32_
     const ElfW(Addr) *filter = (const void *)&i->hash[4];
     const uint32_t *bucket = (const void *)(filter + words), *chain = bucket + buckets;
     const unsigned bits = 8 * sizeof *filter;
-    const ElfW(Addr) word = filter[h / bits % words];
 
+    if (buckets == 0 || words == 0) /* it defines nothing */
+        return NULL;
+    const ElfW(Addr) word = filter[h / bits % words];
     if (!(word >> (h % bits) & word >> ((h >> shift) % bits) & 1))
         return NULL;
-    for (uint32_t n = bucket[h % buckets]; n >= first; n++) {
+    for (uint32_t n = bucket[h % buckets]; n > 0 && n >= first; n++) {
         const ElfW(Sym) *s = &i->symbols[n];
 
         if ((chain[n - first] | 1) == (h | 1) && s->st_shndx != SHN_UNDEF &&

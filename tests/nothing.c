@@ -1,0 +1,2 @@
+/* A library that defines nothing. */
+extern int nothing;
