@@ -122,7 +122,7 @@ static bool new_under_way(struct ns_sock *s, int fd)
 static void last_close(struct ns_sock *s, int fd)
 {
     ns_first_release(s, fd);
-    ns_lock(&s->tx);
+    bool alone = ns_lock(&s->tx);
     bool waits = new_under_way(s, fd);
     if (s->session.state == NS_ASKING)
         ns_sock_event(s, NS_EVENT_ANSWER_NO);
@@ -135,9 +135,10 @@ static void last_close(struct ns_sock *s, int fd)
         __atomic_store_n(&s->session.tx_ended, true, __ATOMIC_SEQ_CST);
         if ((waits || (s->session.state == NS_CONNECTED && s->tx_open)) && ns_sys_shutdown(fd, SHUT_WR) == 0)
             s->fin_queued = true;
-    } else if (s->session.state == NS_CONNECTED && s->session.pins == 0) {
+    } else if (alone && s->session.state == NS_CONNECTED && s->session.pins == 0) {
         /* Nobody asks for it again. The helper frees the rest when it wakes: by then the next
-         * connection has this memory. */
+         * connection has this memory. Not where a signal handler closes on top of a write, which
+         * is about to put into it what the kernel has taken. */
         ns_ring_trim(&s->session.ring, s->session.ring.head);
         ns_ring_release(&s->session.ring);
     }

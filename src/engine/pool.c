@@ -47,12 +47,37 @@ static struct ns_object *take(enum ns_kind kind)
     return o;
 }
 
+/* What a session has in memory goes. Whoever writes or reads still has found it before it left the
+ * table. It may be this very thread, under a signal handler that we have not seen being installed:
+ * then it is the next time's, as long as either lock is held. */
+static void empty(struct ns_sock *s)
+{
+    if (ns_lock_mine(&s->rx) || ns_lock_mine(&s->tx))
+        return;
+    ns_lock(&s->rx);
+    ns_lock(&s->tx);
+    ns_session_destroy(&s->session);
+    ns_ring_destroy(&s->inbox);
+    s->emptied = true;
+    ns_unlock(&s->tx);
+    ns_unlock(&s->rx);
+}
+
+static bool is_empty(struct ns_object *o)
+{
+    struct ns_sock *s = (struct ns_sock *)o;
+    if (o->kind == NS_KIND_SOCK && !s->emptied && __atomic_load_n(&s->rx.word, __ATOMIC_ACQUIRE) == 0 &&
+        __atomic_load_n(&s->tx.word, __ATOMIC_ACQUIRE) == 0)
+        empty(s);
+    return o->kind != NS_KIND_SOCK || s->emptied;
+}
+
 static void reclaim(void)
 {
     struct ns_object **p = &zombies;
     while (*p) {
         struct ns_object *o = *p;
-        if (ns_slots_inside(o)) {
+        if (ns_slots_inside(o) || !is_empty(o)) {
             p = &o->next;
             continue;
         }
@@ -94,13 +119,7 @@ void ns_object_free(struct ns_object *o)
         ns_broker_freed(s);
         ns_sock_unindex(s);
         ns_dormant_drop(s);
-        /* Whoever writes or reads still has found it before it left the table. */
-        ns_lock(&s->rx);
-        ns_lock(&s->tx);
-        ns_session_destroy(&s->session);
-        ns_ring_destroy(&s->inbox);
-        ns_unlock(&s->tx);
-        ns_unlock(&s->rx);
+        empty(s);
     }
     if (o->previous)
         o->previous->next = o->next;

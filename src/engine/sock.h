@@ -122,6 +122,7 @@ struct ns_sock {
     uint8_t offer[NS_PACKET_BYTES_NEW]; /* OFFERING: NEW, once it is made; tx */
     uint8_t offer_bytes;
     bool buried;     /* it has ended; helper */
+    bool emptied;    /* freed, and its memory given back; table */
     bool reset_shut; /* it was reset, and resumed, with both directions shut (resume.c); helper */
     bool helped;     /* the helper knows of it, and is the one to free it; table where it is set by the
                       * helper, atomic */
