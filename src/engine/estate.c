@@ -21,7 +21,8 @@ struct ns_estate {
     size_t count;
     struct header {
         uint64_t end; /* of what is written; atomic */
-        uint64_t unused[15];
+        uint64_t share_bytes; /* another version of the engine must not read them */
+        uint64_t unused[14];
         struct ns_share shares[];
     } * map;
 };
@@ -98,8 +99,10 @@ struct ns_estate *ns_estate_new(size_t count)
 {
     int fd = count > 0 ? new_file(map_bytes(count)) : -1;
     struct ns_estate *e = fd >= 0 ? map_file(fd, count, (uint32_t)count) : NULL;
-    if (e)
+    if (e) {
         e->map->end = map_bytes(count);
+        e->map->share_bytes = sizeof(struct ns_share);
+    }
     return e;
 }
 
@@ -120,7 +123,12 @@ struct ns_estate *ns_estate_adopt(int fd, size_t count)
         return NULL;
     ns_sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
     ns_internal_inherit(fd);
-    return map_file(fd, count, 1);
+    struct ns_estate *e = map_file(fd, count, 1);
+    if (e && e->map->share_bytes != sizeof(struct ns_share)) {
+        ns_estate_unuse(e);
+        return NULL;
+    }
+    return e;
 }
 
 struct ns_share *ns_estate_use(struct ns_estate *e, size_t i)

@@ -17,13 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC       0x6e73686569726c31u
+#define MAGIC       0x6e73686569726c32u /* raised where a field moves and no size shows it */
 #define ESTATES_MAX 64 /* that one program leaves to another */
 #define NUMBERS_MAX 16 /* descriptors of one session */
 
 struct head {
     uint64_t magic;
-    uint32_t size; /* of this and of an item: another version of the engine must not read it */
+    uint32_t size; /* of this, of an item and of a share: another version of the engine must not read it */
     uint32_t items;
     bool has_identity, has_parents;
     uint16_t ephemeral_low, ephemeral_high; /* as this program has read them */
@@ -46,7 +46,7 @@ struct item {
     int number[NUMBERS_MAX];
 };
 
-#define SIZE ((uint32_t)(sizeof(struct head) + sizeof(struct item)))
+#define SIZE ((uint32_t)(sizeof(struct head) + sizeof(struct item) + sizeof(struct ns_share)))
 
 static struct head made NS_LARGE; /* table */
 static int made_file = -1;
