@@ -350,13 +350,14 @@ static void wake_kept(void)
 
 /* NEW may have come since the connection was accepted. Whoever reads it makes the key that the
  * client and we have in common, and keeps it for the client's next connection: here that is once,
- * in children it would be each time. So late as can be. */
+ * in children it would be each time. So late as can be. Of what is no NEW the helper would be made, and
+ * for that memory allocated, whose lock the fork may hold already (pthread_atfork(3)). */
 static void settle_awaiting(void)
 {
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         struct ns_sock *s = (struct ns_sock *)o;
         next = o->next;
-        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state(s) == NS_AWAITING)
+        if (o->kind == NS_KIND_SOCK && o->fd >= 0 && ns_sock_state(s) == NS_AWAITING && ns_first_new(o->fd))
             ns_first_settle(s, o->fd);
     }
 }

@@ -296,15 +296,26 @@ void ns_first_stalled(struct ns_sock *s)
     ns_timer_set(&s->stalled, ns_time_add(ns_now(), ns_time_ms(NS_STALL_MS)));
 }
 
-bool ns_first_names(int fd, const uint8_t id[16])
+static bool whole_new(int fd, struct ns_new *new)
 {
     uint8_t p[NS_PACKET_BYTES_NEW];
-    struct ns_new new;
     int unread = 0;
     /* A look at an empty queue would take the error that the application is to get. */
     return ns_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread >= NS_PACKET_BYTES_NEW &&
            ns_sys_recv(fd, p, sizeof p, MSG_PEEK | MSG_DONTWAIT) == sizeof p &&
-           ns_wire_get_new(p, sizeof p, &new) > 0 && memcmp(new.session_id, id, 16) == 0;
+           ns_wire_get_new(p, sizeof p, new) > 0;
+}
+
+bool ns_first_new(int fd)
+{
+    struct ns_new new;
+    return whole_new(fd, &new);
+}
+
+bool ns_first_names(int fd, const uint8_t id[16])
+{
+    struct ns_new new;
+    return whole_new(fd, &new) && memcmp(new.session_id, id, 16) == 0;
 }
 
 bool ns_first_find(const uint8_t id[16])

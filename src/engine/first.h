@@ -53,6 +53,9 @@ bool ns_first_urgent(int fd);
  */
 bool ns_first_beside(int fd);
 
+/* Whether a whole NEW is what comes first. */
+bool ns_first_new(int fd);
+
 /* Whether that is what the connection `fd` begins with. */
 bool ns_first_names(int fd, const uint8_t id[16]);
 
