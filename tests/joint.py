@@ -24,7 +24,7 @@ SHARED = "session shared by way of a relay"
 PLAIN = "session demoted"
 RELAYING = "relaying a session"
 POLL, RECVFROM, EPOLL_WAIT, SELECT, PPOLL, PSELECT, EPOLL_PWAIT = 7, 45, 232, 23, 271, 270, 281
-FUTEX, NANOSLEEP, TGSIGQUEUEINFO = 202, 35, 297
+FUTEX, NANOSLEEP, TGSIGQUEUEINFO, MEMFD_CREATE = 202, 35, 297, 319
 
 # A child that does what it is told, one call after the other, or beside the next ones (`begin`, `result`).
 CHILD = r"""
@@ -984,10 +984,11 @@ class Stalled(Joint):
     """The child has called, the session is with the relay, and the relay, which the test plays, has not said whether it
     takes it. The helper, which waits for that, is stopped: for as long as the test likes."""
 
-    def __init__(self, context, side):
+    def __init__(self, context, side, children=1):
         super().__init__(context, side, under=False, **{side + "_env": {"NAMESOCKET_BROKER": "@" + NAME}})
         self.relay_ = Relay(self.rig.troels if side == "client" else self.rig.tage)
-        self.fork()
+        self.children = [Child(self.parent, f"c{n}") for n in range(children)]
+        self.child = self.children[-1]
         second_session(self)
         self.peer_hears(self.parent, b"the parent's")
         self.asked = self.child.begin("select.select([], [s], [])")
@@ -1019,6 +1020,13 @@ class Stalled(Joint):
         """Nobody has taken it: plain TCP, for both."""
         self.peer_hears(self.parent, word)
         self.peer_hears(self.child, word)
+
+
+def futex_of(pid, tid):
+    """Where the thread sleeps, or None."""
+    with open(f"/proc/{pid}/task/{tid}/syscall") as f:
+        call, *arguments = f.read().split()
+    return arguments[0] if call == str(FUTEX) else None
 
 
 def stalled(function):
@@ -1161,6 +1169,36 @@ def handled_meanwhile(x):
     x.goes_on(b"T")
     call.result()
     x.relay_.hears(b"after all")
+
+
+@either_side
+def called_for_twice(context, side):
+    """The relay refuses, and the other child calls for it at once: what has waited for the first answer, and has not got
+    far, waits for the second, too."""
+    x = Stalled(context, side, children=2)
+    asking = caller = None
+    try:
+        asking = StoppedThread(x.asked.tid)                     # it would make the session plain
+        writes = x.parent.begin("s.sendall(b'written')").asleep(FUTEX)
+        caller = StoppedThread(int(x.parent.proc.wait_line(rf"^{writes.number} thread (\d+)")[1]))
+        waits_at = futex_of(x.parent.pid, caller.tid)
+        x.relay_.answers(b"N")
+        again = x.relay_.begin("adopt()")
+        x.children[0].begin("select.select([], [s], [])")
+        x.helper.goes_to(MEMFD_CREATE)                          # under the table's lock, nearly on its way again
+        tid = caller.tid
+        caller.go_on()
+        wait_for("the table to be waited for", lambda: futex_of(x.parent.pid, tid) not in (None, waits_at))
+        x.helper.go_on()
+        if again.result() != "J":
+            raise Wrong("the session has not come a second time")
+        x.relay_.answers(b"T")
+        x.relay_.hears(b"written")
+        writes.result()
+    finally:
+        for thread in (x.helper, asking, caller):
+            if thread:
+                thread.go_on()
 
 
 @stalled

@@ -185,14 +185,26 @@ static void lose(struct ns_sock *s)
     }
 }
 
+/* Takes the table. Before it has it the session may go to a relay once more. */
+static void hold_asked_for(struct ns_object *o, struct ns_hold *hold)
+{
+    bool nested = ns_lock_mine(&ns_table_lock);
+    for (;;) {
+        ns_object_await(o);
+        if (!nested)
+            ns_joint_ask((struct ns_sock *)o);
+        ns_table_hold(hold);
+        if (o->kind != NS_KIND_GOING || nested || !ns_table_own())
+            return;
+        ns_table_unhold(hold);
+    }
+}
+
 struct ns_sock *ns_sock_wake(struct ns_object *o)
 {
     struct ns_sock *s = (struct ns_sock *)o;
     struct ns_hold hold;
-    ns_object_await(o);
-    if (!ns_lock_mine(&ns_table_lock))
-        ns_joint_ask(s);
-    ns_table_hold(&hold);
+    hold_asked_for(o, &hold);
     if (o->kind == NS_KIND_DORMANT && o->fds > 0) {
         if (claim(s)) {
             awake(s);

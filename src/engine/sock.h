@@ -226,9 +226,10 @@ static inline bool ns_kind_sleeps(enum ns_kind kind)
 static inline struct ns_sock *ns_sock_at(int fd)
 {
     struct ns_object *o = ns_object_at(fd);
-    if (__builtin_expect(o && ns_object_kind(o) == NS_KIND_SOCK, 1))
+    enum ns_kind kind = o ? ns_object_kind(o) : NS_KIND_FREE; /* once: it may wake in between */
+    if (__builtin_expect(kind == NS_KIND_SOCK, 1))
         return (struct ns_sock *)o;
-    return o && ns_kind_sleeps(ns_object_kind(o)) ? ns_sock_wake(o) : NULL;
+    return ns_kind_sleeps(kind) ? ns_sock_wake(o) : NULL;
 }
 
 /* The object at `fd`, awake if it is a session, or NS_KIND_GOING. */
