@@ -1171,6 +1171,24 @@ def handled_meanwhile(x):
     x.relay_.hears(b"after all")
 
 
+@stalled
+def copied_meanwhile(x):
+    """A child that libc did not make has nobody who would end the wait: it has the socket as it is."""
+    x.parent.do("""
+import ctypes
+own = ctypes.CDLL(None, use_errno=True)
+one, polled = ctypes.c_int(1), ctypes.create_string_buffer(struct.pack("ihh", s.fileno(), select.POLLOUT, 0))
+pid = own.syscall(57)
+if pid == 0:
+    libc.prctl(1, 9, 0, 0, 0), libc.alarm(30)
+    done = own.setsockopt(s.fileno(), socket.SOL_SOCKET, socket.SO_KEEPALIVE, ctypes.byref(one), 4) == 0
+    libc._exit(0 if done and own.poll(polled, 1, -1) == 1 else 1)
+""")
+    x.parent.says("os.waitpid(pid, 0)[1]", 0)
+    x.goes_on(b"T")
+    x.relayed()
+
+
 @either_side
 def called_for_twice(context, side):
     """The relay refuses, and the other child calls for it at once: what has waited for the first answer, and has not got

@@ -196,10 +196,11 @@ static void closing(int fd)
 
 void ns_table_hold_settled(struct ns_hold *hold, int fd, bool if_last)
 {
-    bool nested = ns_lock_mine(&ns_table_lock);
+    /* The helper of a process that libc did not fork is elsewhere. */
+    bool waits = !ns_lock_mine(&ns_table_lock) && ns_table_own();
     struct ns_object *o;
     ns_table_hold(hold);
-    while (!nested && (o = ns_object_at(fd)) && o->kind == NS_KIND_GOING && (o->fds == 1 || !if_last)) {
+    while (waits && (o = ns_object_at(fd)) && o->kind == NS_KIND_GOING && (o->fds == 1 || !if_last)) {
         ns_table_unhold(hold);
         ns_object_await(o);
         ns_table_hold(hold);

@@ -183,6 +183,8 @@ static int set_peek_offset(int fd, const void *value, socklen_t len)
 static int set_on_socket(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct ns_hold hold;
+    if (!ns_table_own()) /* nothing is replaced here, and the lock may be a thread's that is not here */
+        return NS_NOT_OURS;
     ns_table_hold_settled(&hold, fd, false);
     int r = ns_object_at(fd) ? ns_sys_setsockopt(fd, level, name, value, len) : NS_NOT_OURS;
     ns_table_unhold(&hold);

@@ -82,7 +82,7 @@ static void prepare_one(struct set *w, nfds_t i)
             w->fds[i].revents = p->events & (POLLIN | POLLRDNORM);
         return;
     }
-    if (kind == NS_KIND_GOING) { /* whatever comes of it wakes us */
+    if (kind == NS_KIND_GOING && ns_table_own()) { /* whatever comes of it wakes us */
         p->fd = -1;
         w->ours = true;
     }
@@ -151,7 +151,7 @@ static short collect_one(struct pollfd *p, bool swapped)
         return p->revents;
     }
     enum ns_kind kind = ns_object_kind(o);
-    if (kind == NS_KIND_GOING)
+    if (kind == NS_KIND_GOING && ns_table_own())
         return 0;
     if (kind == NS_KIND_RELAYED && swapped)
         return ask_plain(p);
