@@ -5,6 +5,7 @@ goes to a relay, and nothing else changes for either.
     joint.py --list
     joint.py -k killed -x
 """
+import errno
 import json
 import os
 import signal
@@ -1169,6 +1170,21 @@ def handled_meanwhile(x):
     x.goes_on(b"T")
     call.result()
     x.relay_.hears(b"after all")
+
+
+@stalled
+def interrupted_meanwhile(x):
+    """A handler without SA_RESTART ends a read that waits, as it ends one that sleeps in the kernel (signal(7))."""
+    x.parent.do("import ctypes; own = ctypes.CDLL(None, use_errno=True)\n"
+                "a, b = os.pipe(); os.set_blocking(b, False); signal.signal(signal.SIGUSR1, lambda *a: None); signal.set_wakeup_fd(b)")
+    call = x.parent.begin("own.recv(s.fileno(), ctypes.create_string_buffer(9), 9, 0), ctypes.get_errno()").asleep(FUTEX)
+    tid = x.parent.proc.wait_line(rf"^{call.number} thread (\d+)")[1]
+    x.parent.do(f"libc.syscall(234, os.getpid(), {tid}, signal.SIGUSR1)")
+    x.parent.says("os.read(a, 1) == bytes([signal.SIGUSR1])", True)
+    x.goes_on(b"T")
+    if call.result() != (-1, errno.EINTR):
+        raise Wrong("the read did not end")
+    x.relayed()
 
 
 @stalled

@@ -464,12 +464,27 @@ static __attribute__((noinline)) void await_helper(int fd, struct in *i)
     errno = saved;
 }
 
+/* Whether the kernel, which has the rest of a read, would wait for more although a handler has ended it: one that
+ * ran while we waited for whose the session is. */
+static bool is_ended(int fd, int flags, const struct ns_handled *since)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    return since->all != ns_handled.all && !ns_nonblocking(fd, flags) &&
+           ns_interrupted(since, false, ns_timeout_at(fd, SO_RCVTIMEO).ns != NS_NEVER.ns) &&
+           ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 0;
+}
+
+static __attribute__((noinline)) ssize_t not_ours(int fd, int flags, const struct ns_handled *since)
+{
+    return !beside_stream(flags) && is_ended(fd, flags, since) ? -EINTR : NS_NOT_OURS;
+}
+
 /* The session is none any more, and a part has come: with MSG_WAITALL, the rest. */
 static __attribute__((noinline)) ssize_t receive_rest(int fd, struct in *i)
 {
     if (i->done == 0)
-        return NS_NOT_OURS;
-    ssize_t n = i->flags & MSG_WAITALL ? libc_recv(fd, i) : 0;
+        return not_ours(fd, i->flags, &i->since);
+    ssize_t n = (i->flags & MSG_WAITALL) && !is_ended(fd, i->flags, &i->since) ? libc_recv(fd, i) : 0;
     return (ssize_t)i->done + (n > 0 ? n : 0);
 }
 
@@ -524,6 +539,7 @@ static bool take_urgent(struct ns_sock *s, int flags, uint8_t *byte)
 
 ssize_t ns_recv(int fd, void *buf, size_t len, int flags)
 {
+    const struct ns_handled since = ns_handled;
     struct ns_sock *s = ns_sock_at(fd);
     uint8_t urgent;
     if (len > 0 && take_urgent(s, flags, &urgent)) {
@@ -531,10 +547,10 @@ ssize_t ns_recv(int fd, void *buf, size_t len, int flags)
         return 1;
     }
     if (!s || beside_stream(flags))
-        return NS_NOT_OURS;
+        return not_ours(fd, flags, &since);
     if (__builtin_expect(ns_sock_state(s) != NS_CONNECTED, 0))
         before_reading(s, fd);
-    struct in i = { .buf = buf, .len = len, .flags = flags, .since = ns_handled };
+    struct in i = { .buf = buf, .len = len, .flags = flags, .since = since, .again = since.all != ns_handled.all };
     return receive(fd, &i);
 }
 
@@ -549,6 +565,7 @@ static uint8_t *first_place(const struct msghdr *msg)
 
 ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
 {
+    const struct ns_handled since = ns_handled;
     struct ns_sock *s = ns_sock_at(fd);
     uint8_t urgent, *to = s && (flags & MSG_OOB) ? first_place(msg) : NULL;
     if (to && take_urgent(s, flags, &urgent)) {
@@ -558,12 +575,12 @@ ssize_t ns_recvmsg(int fd, struct msghdr *msg, int flags)
         return 1;
     }
     if (!s || beside_stream(flags))
-        return NS_NOT_OURS;
+        return not_ours(fd, flags, &since);
     if (msg->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;
     if (__builtin_expect(ns_sock_state(s) != NS_CONNECTED, 0))
         before_reading(s, fd);
-    struct in i = { .msg = msg, .flags = flags, .since = ns_handled };
+    struct in i = { .msg = msg, .flags = flags, .since = since, .again = since.all != ns_handled.all };
     for (size_t k = 0; k < msg->msg_iovlen; k++)
         i.len += msg->msg_iov[k].iov_len;
     return receive(fd, &i);
