@@ -843,9 +843,8 @@ def dup_while_replaced(context):
     duplicated_while_replaced(context, "own.dup(s.fileno())")
 
 
-@case
-def set_while_replaced(context):
-    """An option that is set between the look at what there is and the new connection is set on that one, too."""
+def changed_while_replaced(context, change, look, after):
+    """What is set between the look at what there is and the new connection is set on that one, too."""
     x = Session(context)
     before = x.client.log.count(RESUMED)
     helper = StoppedThread(helper_of(x.client.pid, EPOLL_PWAIT))
@@ -853,13 +852,30 @@ def set_while_replaced(context):
         link = x.link()
         x.rig.troels.link_down(link)
         helper.goes_to(DUP3)
-        call = x.client.begin("s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)").asleep(FUTEX)
+        call = x.client.begin(change).asleep(FUTEX)
     finally:
         helper.go_on()
     call.result()
     x.client.log.wait(RESUMED, before + 1)
-    x.client.says("s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)", 1)
+    x.client.says(look, after)
+    x.client.do("s.setblocking(True)")
     x.talks()
+
+
+@case
+def set_while_replaced(context):
+    changed_while_replaced(context, "s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
+                           "s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)", 1)
+
+
+@case
+def unblocked_while_replaced(context):
+    changed_while_replaced(context, "fcntl.fcntl(s, fcntl.F_SETFL, os.O_NONBLOCK)", "os.get_blocking(s.fileno())", False)
+
+
+@case
+def unblocked_by_ioctl_while_replaced(context):
+    changed_while_replaced(context, "s.setblocking(False)", "os.get_blocking(s.fileno())", False)
 
 
 @case

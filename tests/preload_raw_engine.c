@@ -276,6 +276,11 @@ void ns_object_await(const struct ns_object *o)
 {
 }
 
+int ns_fd_set(int fd, long call, unsigned long command, long arg)
+{
+    return NS_NOT_OURS;
+}
+
 void ns_fd_settle(int fd)
 {
 }

@@ -214,6 +214,17 @@ void ns_fd_settle(int fd)
         ns_object_await(o);
 }
 
+int ns_fd_set(int fd, long call, unsigned long command, long arg)
+{
+    struct ns_hold hold;
+    if (!ns_table_own()) /* nothing is replaced here, and the lock may be a thread's that is not here */
+        return NS_NOT_OURS;
+    ns_table_hold_settled(&hold, fd, false);
+    int r = ns_object_at(fd) ? (int)ns_syscall6(call, fd, (long)command, arg, 0, 0, 0) : NS_NOT_OURS;
+    ns_table_unhold(&hold);
+    return r;
+}
+
 int ns_fd_closing(int fd)
 {
     struct ns_hold hold;

@@ -80,6 +80,10 @@ int ns_fd_closing(int fd);
 /* Before what the kernel is asked about the socket, or told: waits while it may be a relay's (joint.h). */
 void ns_fd_settle(int fd);
 
+/* fcntl(2) or ioctl(2) (`call`) that sets a flag or an owner: with the table held, since what is set while a
+ * connection is replaced, or goes to a relay, is to be so on the next one. NS_NOT_OURS: the kernel's. */
+int ns_fd_set(int fd, long call, unsigned long command, long arg);
+
 /* Whether `fd` is one of the engine's own descriptors, which an application's
  * close, closefrom and close_range must pass over. */
 bool ns_fd_internal(int fd);

@@ -205,8 +205,15 @@ NS_EXPORT int fcntl(int fd, int cmd, ...)
     va_end(ap);
     if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
         return DUPLICATE(fd, ns_real.fcntl(fd, cmd, arg));
-    if (cmd != F_GETFD && cmd != F_SETFD && ns_ours(fd))
+    if (cmd != F_GETFD && cmd != F_SETFD && ns_ours(fd)) {
+        int r = NS_NOT_OURS;
+
+        if (cmd == F_SETFL || cmd == F_SETOWN || cmd == F_SETOWN_EX || cmd == F_SETSIG)
+            r = ns_fd_set(fd, SYS_fcntl, (unsigned)cmd, arg);
+        if (r != NS_NOT_OURS)
+            return (int)ns_result(r);
         ns_fd_settle(fd);
+    }
     return ns_real.fcntl(fd, cmd, arg);
 }
 
@@ -226,7 +233,10 @@ NS_EXPORT int ioctl(int fd, unsigned long request, ...)
 
         if (request != FIOCLEX && request != FIONCLEX)
             ns_fd_settle(fd);
-        r = ns_ioctl(fd, request, arg);
+        if (request == FIONBIO || request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP)
+            r = ns_fd_set(fd, SYS_ioctl, request, (long)arg);
+        else
+            r = ns_ioctl(fd, request, arg);
 
         if (r != NS_NOT_OURS)
             return (int)ns_result(r);
