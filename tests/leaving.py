@@ -282,6 +282,34 @@ def machines_broker_killed(context):
 
 
 @case
+def handed_over_in_part(context):
+    """Who delivers keeps no descriptor of what it cannot read: neither of a short record, nor of one without a sense."""
+    x = Leaving(context)
+    x.client.do("""
+import array
+def message(kind, body=b""):
+    return struct.pack(">HBBBIi16s", 0x4E42, 1, kind, 1, 0, 0, bytes(16)) + body
+def beside(s, text, *fds):
+    s.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+def hand(text, count):
+    "What the broker's process says, and what comes out of a pipe whose other end only that could still have."
+    member, (ours, its) = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), socket.socketpair(type=socket.SOCK_SEQPACKET)
+    member.connect(chr(0) + os.environ["NAMESOCKET_BROKER"][1:])
+    member.send(message(1, struct.pack(">H", 1) + b"x"))
+    beside(member, message(12), its.fileno())
+    its.close()
+    ready = ours.recv(1)
+    r, w = os.pipe()
+    os.set_blocking(r, False)
+    beside(ours, text, *[w] * count)
+    os.close(w)
+    return ready, ours.recv(1), os.read(r, 1)
+""")
+    for text, count, answer in ((b"x", 6, b""), (b"J", 200, b""), (bytes(12), 6, b"N"), (bytes(12), 200, b"N")):
+        x.client.says(f"hand({text!r}, {count})", (b"R", answer, b""))
+
+
+@case
 def without_a_broker(context):
     """Then the process waits until it is delivered."""
     x = Leaving(context, "none")

@@ -217,14 +217,25 @@ struct record {
     int fds[NS_HANDOVER_FDS];
 };
 
+static void close_rest(struct record *r)
+{
+    for (size_t i = 0; i < r->count; i++)
+        ns_sys_close(r->fds[i]);
+    r->count = 0;
+}
+
 /* Returns whether one came in time. */
 static bool receive(int pair, struct record *r)
 {
     struct pollfd p = { .fd = pair, .events = POLLIN };
     struct timespec most = { NS_HANDOVER_MS / 1000, NS_HANDOVER_MS % 1000 * 1000000 };
-    return ns_sys_ppoll(&p, 1, &most, NULL) == 1 &&
-           ns_record_receive(pair, &r->h, sizeof r->h, r->fds, NS_HANDOVER_FDS, &r->count, NULL) ==
-               (ssize_t)sizeof r->h;
+    if (ns_sys_ppoll(&p, 1, &most, NULL) != 1)
+        return false;
+    if (ns_record_receive(pair, &r->h, sizeof r->h, r->fds, NS_HANDOVER_FDS, &r->count, NULL) ==
+        (ssize_t)sizeof r->h)
+        return true;
+    close_rest(r);
+    return false;
 }
 
 static bool say(int pair, uint8_t byte)
@@ -255,8 +266,7 @@ void ns_adopt(int pair, ns_relay_reserve *reserve, ns_relay_begin *relay)
     bool on = ns_helper_start() == 0 && say(pair, NS_HANDOVER_READY);
     while (on && receive(pair, &r)) {
         bool taken = take_record(&r, reserve, relay);
-        for (size_t i = 0; i < r.count; i++)
-            ns_sys_close(r.fds[i]);
+        close_rest(&r);
         on = say(pair, taken ? NS_HANDOVER_TAKEN : NS_HANDOVER_REFUSED);
     }
     ns_sys_close(pair);
