@@ -879,6 +879,32 @@ def unblocked_by_ioctl_while_replaced(context):
 
 
 @case
+def reset_while_replaced(context):
+    """The old connection is reset when the session is suspended already, and reads are still let to it. The helper is
+    about to write that down."""
+    x = Session(context)
+    before = x.client.log.count(RESUMED)
+    read = x.client.begin("s.recv(5)").asleep(RECVFROM)
+    helper = StoppedThread(helper_of(x.client.pid, EPOLL_PWAIT))
+    try:
+        link = x.link()
+        x.rig.troels.drop_incoming(link)
+        x.client.do("s.send(b'x')")
+        helper.writes("now suspended")
+        x.rig.troels.pass_incoming(link)
+        x.rig.reset_flows([x.rig.troels], PORT)
+        read.asleep(FUTEX)
+    finally:
+        helper.go_on()
+    x.client.log.wait(RESUMED, before + 1)
+    x.server.says("s.recv(1)", b"x")
+    x.server.do("s.send(b'hello')")
+    if read.result() != b"hello":
+        raise Wrong("the read got something else")
+    x.talks()
+
+
+@case
 def dup2_while_replaced(context):
     duplicated_while_replaced(context, "own.dup2(s.fileno(), spare)")
 

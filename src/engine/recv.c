@@ -197,8 +197,8 @@ static NS_FLAT ssize_t fast(struct ns_sock *s, struct ns_slot *slot, int fd, str
         return nothing(s, slot, fd, i, POLLIN, rx_flows);
     if (n < 0 && !same && (n == -EAGAIN || ns_error_is_loss((int)n)))
         return RETRY;
-    if (n < 0 && ns_error_is_loss((int)n) && ns_sock_state(s) == NS_CONNECTED &&
-        ns_sock_lost(s, generation, (int)n))
+    /* The helper may have suspended it since `same`: that is asked under tx, too. */
+    if (n < 0 && ns_error_is_loss((int)n) && ns_sock_lost(s, generation, (int)n))
         return RETRY;
     return n < 0 && i->done > 0 ? (ssize_t)i->done : n;
 }

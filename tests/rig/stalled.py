@@ -49,7 +49,9 @@ def end():
 """
 
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
-PTRACE_PEEKUSER, PTRACE_SYSCALL, SYSGOOD, ORIG_RAX = 3, 24, 1, 15 * 8
+PTRACE_PEEKUSER, PTRACE_SYSCALL, SYSGOOD = 3, 24, 1
+RDX, RSI, ORIG_RAX = 12 * 8, 13 * 8, 15 * 8
+WRITE = 1
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.restype = ctypes.c_long
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -77,6 +79,18 @@ class StoppedThread:
         while ptrace(PTRACE_PEEKUSER, self.tid, ORIG_RAX) != call:
             ptrace(PTRACE_SYSCALL, self.tid)
             wait_for("a system call", lambda: os.waitpid(self.tid, WALL | os.WNOHANG)[0], step_s=0)
+
+    def writes(self, text):
+        """Up to a write of this, which has not begun."""
+        with open(f"/proc/{self.tid}/mem", "rb", buffering=0) as memory:
+            while True:
+                ptrace(PTRACE_SYSCALL, self.tid)
+                wait_for("a system call", lambda: os.waitpid(self.tid, WALL | os.WNOHANG)[0], step_s=0)
+                if ptrace(PTRACE_PEEKUSER, self.tid, ORIG_RAX) != WRITE:
+                    continue
+                memory.seek(ptrace(PTRACE_PEEKUSER, self.tid, RSI))
+                if text.encode() in memory.read(ptrace(PTRACE_PEEKUSER, self.tid, RDX)):
+                    return
 
     def go_on(self):
         """Has to come: nobody else could even end the process."""
