@@ -14,7 +14,7 @@
 #                  load    the same kernel, both processors at once: connections under load
 #                  kcsan   load, with a kernel that looks for data races
 #                  off     CONFIG_TCP_PRESERVE=n: is only built
-#                By default, the first four.
+#                By default, lean, demo, both and debug.
 #   --fetch-only get the kernel source and apply the series
 #   --build-only and compile
 #   --no-install do not install missing packages; where one is missing, all is skipped

@@ -63,7 +63,8 @@ static ino_t inode_of(int fd)
  * the old socket. Table held, so that this does not happen again. */
 static bool renew_duplicate(const struct ns_object *o, int newfd)
 {
-    if ((o->kind != NS_KIND_SOCK && o->kind != NS_KIND_RELAYED && o->kind != NS_KIND_GOING) || inode_of(newfd) == inode_of(o->fd))
+    if ((o->kind != NS_KIND_SOCK && o->kind != NS_KIND_RELAYED && o->kind != NS_KIND_GOING) ||
+        inode_of(newfd) == inode_of(o->fd))
         return true;
     int flags = ns_sys_fcntl(newfd, F_GETFD, 0);
     return ns_sys_dup3(o->fd, newfd, flags > 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0) >= 0;
