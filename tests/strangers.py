@@ -466,12 +466,18 @@ def urgent_again(context):
     client.expect(b"EFGH")
 
 
+def sleeps_in_accept(pid):
+    with open(f"/proc/{pid}/task/{pid}/syscall") as f:
+        return f.read().split()[0] == "288"                   # accept4: asm/unistd_64.h
+
+
 def no_descriptors(context):
     """A server that is out of descriptors when a path is lost: its calls go on as if nothing had been."""
     stage = Stage(context, "--form", "blocking")
     client = stage.session()
     pid = stage.server.p.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    wait_for("the server in accept", lambda: sleeps_in_accept(pid))     # which has its descriptor then
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
     reset(client.conn)
     client.conn = None
