@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes docs/performance.md from what tools/bench.sh has measured.
 
-Arguments: the directory with the JSON files of tcpbench, count.py, gap.py, calls.py and processes.py,
+Arguments: the directory with the JSON files of tcpbench, count.py, gap.py, calls.py, processes.py and servers.py,
 and with `commands` (one a line) and `machine` (one line). A file that is missing
 gives "not measured". The text goes to standard output.
 """
@@ -22,7 +22,9 @@ SILENT = {"hole-both": "silent black hole, both ways", "hole-to-server": "silent
 IDLE_GOAL_BYTES = 2048
 # A call of the shim's, a look into the table, and on to libc's; for those that wait, with one descriptor.
 LOOK_UP_INSTRUCTIONS = 50
-FORMS = {"fork": "a process for each connection", "exec": "a program for each connection"}
+FORMS = {"fork": "a process for each connection", "exec": "a program for each connection",
+         "socat": "socat, a program for each connection", "git": "git daemon, `git ls-remote`",
+         "ssh": "OpenSSH, login and a command"}
 
 
 def load(directory, name):
@@ -144,7 +146,7 @@ def file_row(files):
 
 def process_row(processes, form):
     what, goal = f"{FORMS[form]}: connections", "≥ 0.85 of plain"
-    if not processes:
+    if form not in processes:
         return what, goal, None, None
     r = processes[form]["shim"]["ratio"]
     return what, goal, f"{r['median']:.3f} ({r['q1']:.3f} to {r['q3']:.3f})", r["median"] >= 0.85
@@ -272,10 +274,13 @@ def by_file(files):
 def by_process(processes):
     if not processes:
         return "Not measured.\n"
-    names = [name for name in ("plain", "sleeper", "shim") if all(name in v for v in processes.values())]
-    rows = [[FORMS[form], *(f"{v[name]['value']['median']:.0f} ({v[name]['value']['q1']:.0f} to {v[name]['value']['q3']:.0f})"
-                            for name in names),
-             *(f"{v[name]['ratio']['median']:.3f}" for name in names[1:]),
+    names = [name for name in ("plain", "sleeper", "shim") if any(name in v for v in processes.values())]
+
+    def rate(v):
+        few = 0 if v["median"] >= 100 else 1
+        return f"{v['median']:.{few}f} ({v['q1']:.{few}f} to {v['q3']:.{few}f})"
+    rows = [[FORMS[form], *(rate(v[name]["value"]) if name in v else "" for name in names),
+             *(f"{v[name]['ratio']['median']:.3f}" if name in v else "" for name in names[1:]),
              f"{v['shim']['sessions']} of {v['shim']['connections']}"]
             for form, v in processes.items()]
     title = {**NAMES, "sleeper": "Second thread"}
@@ -329,10 +334,12 @@ beyond plain is the price of looking whether the descriptor has a session.
 {beyond_libc}
 ## A process for each connection
 
-Connections a second, each with one byte there and back, client and server both under the shim or neither; the
-server forks for each, and in the second row executes a program with the connection as standard input and
-output. Median (first to third quartile); the ratio is of samples in the same round. *Sessions*: how many of the
-connections began as protected, by the server's log. *Second thread*: a plain server in which a thread sleeps, as
+Connections a second, client and server both under the shim or neither. In the first rows each has one byte there
+and back: the server forks for each, and in the second row executes a program with the connection as standard input
+and output. Beside these two, which do nothing else, stand servers that people use: socat, which executes `cat`, with the same
+client; git's daemon, whose client lists what an empty repository has; sshd, whose client logs in with a key and runs
+`true`. Median (first to third quartile); the ratio is of samples in the same round. *Sessions*: how many of the
+connections began as protected, by the log of both ends. *Second thread*: a plain server in which a thread sleeps, as
 the shim's helper does, and nothing else (bench/sleeper.c); what that costs no shim with a helper can win back.
 
 {by_process}
@@ -413,8 +420,9 @@ def main():
         print("Usage: performance.py DIRECTORY", file=sys.stderr)
         return 2
     directory = sys.argv[1]
-    names = ("tcpbench", "memory", "count", "gap", "calls", "processes", "files")
-    bench, memory, counts, gap, calls, processes, files = (load(directory, f"{n}.json") for n in names)
+    names = ("tcpbench", "memory", "count", "gap", "calls", "files")
+    bench, memory, counts, gap, calls, files = (load(directory, f"{n}.json") for n in names)
+    processes = {**(load(directory, "processes.json") or {}), **(load(directory, "servers.json") or {})}
     date = re.sub(r"T.*", "", bench["date"]) if bench else ""
     page = PAGE.format(date=f"Measured on {date}." if date else "", machine=text(directory, "machine"),
                        commands=text(directory, "commands"), goals=goals(bench, memory, counts, gap, calls, processes, files),

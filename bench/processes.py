@@ -32,24 +32,44 @@ def answer(process):
     return process.stdout.readline().strip()
 
 
-class Pair:
-    def __init__(self, program, form, environment, for_server=None):
-        self.log = environment.get("NAMESOCKET_LOG_FILE")
-        env = {**os.environ, **environment}
+class Server:
+    def __init__(self, command, environment):
         # A group of its own, so that its children end with it.
-        self.server = subprocess.Popen([program, "serve", form], env={**env, **(for_server or {})},
-                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                                       start_new_session=True)
-        self.client = subprocess.Popen([program, "drive", answer(self.server)], env=env, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def end(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Driver:
+    """Connections of one client, one after the other."""
+
+    def __init__(self, program, port, environment):
+        self.process = subprocess.Popen([program, "drive", str(port)], env={**os.environ, **environment},
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def sample(self, connections):
-        self.client.stdin.write(f"{connections}\n")
-        self.client.stdin.flush()
-        said = answer(self.client)
+        """Connections a second."""
+        self.process.stdin.write(f"{connections}\n")
+        self.process.stdin.flush()
+        said = answer(self.process)
         if not said:
             raise Failure("the client ended")
         return float(said)
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Pair:
+    """A server and its client, and the log of both when they are under the shim."""
+
+    def __init__(self, environment, server, client):
+        self.log = environment.get("NAMESOCKET_LOG_FILE")
+        self.server, self.client = server, client
 
     def sessions(self):
         if not self.log:
@@ -58,10 +78,17 @@ class Pair:
             return sum("session established" in line for line in f)
 
     def end(self):
-        self.client.stdin.close()
-        self.client.wait()
-        os.killpg(self.server.pid, signal.SIGKILL)
-        self.server.wait()
+        self.client.end()
+        self.server.end()
+
+
+def toy(program, form, environment, for_server=None):
+    server = Server([program, "serve", form], {**environment, **(for_server or {})})
+    return Pair(environment, server, Driver(program, answer(server.process), environment))
+
+
+def under_shim(shim, log):
+    return {"LD_PRELOAD": os.path.abspath(shim), "NAMESOCKET_LOG_FILE": log, "NAMESOCKET_LOG_LEVEL": "info"}
 
 
 def quartiles(values):
@@ -69,29 +96,30 @@ def quartiles(values):
     return {"q1": q1, "median": median, "q3": q3}
 
 
-def measure(options, form, directory):
-    log = os.path.join(directory, form)
-    pairs = {"plain": Pair(options.processes, form, {}),
-             "shim": Pair(options.processes, form, {"LD_PRELOAD": options.shim, "NAMESOCKET_LOG_FILE": log,
-                                                    "NAMESOCKET_LOG_LEVEL": "info"})}
-    if options.sleeper:
-        pairs["sleeper"] = Pair(options.processes, form, {}, {"LD_PRELOAD": options.sleeper})
+def measure(pairs, rounds, connections):
     rates = {variant: [] for variant in pairs}
     try:
         for pair in pairs.values():
-            pair.sample(options.connections)        # not counted: the first contact is in it
-        for n in range(options.rounds):
+            pair.client.sample(connections)         # not counted: the first contact is in it
+        for n in range(rounds):
             for variant in list(pairs) if n % 2 else reversed(pairs):
-                rates[variant].append(pairs[variant].sample(options.connections))
+                rates[variant].append(pairs[variant].client.sample(connections))
     finally:
         for pair in pairs.values():
             pair.end()
     result = {variant: {"value": quartiles(values),
                         "ratio": quartiles([v / plain for v, plain in zip(values, rates["plain"])])}
               for variant, values in rates.items()}
-    result["shim"].update(sessions=pairs["shim"].sessions(),
-                          connections=2 * options.connections * (options.rounds + 1))
+    result["shim"].update(sessions=pairs["shim"].sessions(), connections=2 * connections * (rounds + 1))
     return result
+
+
+def measure_toy(options, form, directory):
+    pairs = {"plain": toy(options.processes, form, {}),
+             "shim": toy(options.processes, form, under_shim(options.shim, os.path.join(directory, form)))}
+    if options.sleeper:
+        pairs["sleeper"] = toy(options.processes, form, {}, {"LD_PRELOAD": os.path.abspath(options.sleeper)})
+    return measure(pairs, options.rounds, options.connections)
 
 
 def main():
@@ -102,11 +130,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--connections", type=int, default=300, help="in one sample")
     options = parser.parse_args()
-    options.processes, options.shim = os.path.abspath(options.processes), os.path.abspath(options.shim)
-    options.sleeper = options.sleeper and os.path.abspath(options.sleeper)
+    options.processes = os.path.abspath(options.processes)
     try:
         with tempfile.TemporaryDirectory(prefix="namesocket-processes-") as directory:
-            result = {form: measure(options, form, directory) for form in FORMS}
+            result = {form: measure_toy(options, form, directory) for form in FORMS}
     except (Failure, OSError) as why:
         print(f"processes.py: {why}", file=sys.stderr)
         return 1

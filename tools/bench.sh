@@ -82,6 +82,7 @@ measure count bench/count.py --tcpbench "$tcpbench" --shim "$shim" --variants $v
 measure calls bench/calls.py --calls "$build/bench/calls" --shim "$shim"
 measure files bench/files.py --files "$build/bench/files" --shim "$shim" --rounds $rounds
 measure processes bench/processes.py --processes "$build/bench/processes" --shim "$shim" --sleeper "$build/bench/sleeper.so" --rounds $rounds
+measure servers bench/servers.py --processes "$build/bench/processes" --shim "$shim" --rounds $rounds
 if [ "$skip_gap" = no ]; then
     measure gap bench/gap.py --records "$build/bench/records" --shim "$shim" --trials $trials --fewer $fewer
 fi
