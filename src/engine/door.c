@@ -53,6 +53,24 @@ static bool heir; /* this process was forked, and inherited one */
 
 /* ---- the lock ---- */
 
+/* gcc 12's thread sanitizer does not know this one. It knows pthread_mutex_timedlock, whose clock may be set. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+static int lock_until(pthread_mutex_t *m, const struct timespec *end)
+{
+    __tsan_mutex_pre_lock(m, __tsan_mutex_try_lock);
+    int err = pthread_mutex_clocklock(m, CLOCK_MONOTONIC, end);
+    bool got = !err || err == EOWNERDEAD;
+    __tsan_mutex_post_lock(m, __tsan_mutex_try_lock | (got ? 0 : __tsan_mutex_try_lock_failed), 0);
+    return err;
+}
+#else
+static int lock_until(pthread_mutex_t *m, const struct timespec *end)
+{
+    return pthread_mutex_clocklock(m, CLOCK_MONOTONIC, end);
+}
+#endif
+
 /* Signal handlers are put off, as by ns_lock. What a dead process left half done is
  * a number that is too high, which `take` puts right. */
 static bool lock(struct ns_door *d)
@@ -62,7 +80,7 @@ static bool lock(struct ns_door *d)
     ns_signals_put_off();
     int err = pthread_mutex_trylock(&d->lock);
     if (err == EBUSY)
-        err = pthread_mutex_clocklock(&d->lock, CLOCK_MONOTONIC, &ts);
+        err = lock_until(&d->lock, &ts);
     if (err == EOWNERDEAD)
         err = pthread_mutex_consistent(&d->lock);
     if (err)
