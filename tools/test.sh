@@ -176,7 +176,7 @@ fi
 if [ "$(id -u)" -eq 0 ]; then unshare -nm true; else unshare -Urnm true; fi 2> /dev/null || {
     begin "network tests"
     echo "this machine gives us no network namespaces (unshare -nm, or unshare -Urnm): skipped, not passed"
-    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/prefork.py --list; tests/leaving.py --list; tests/joint.py --list; tests/surface.py --list; tests/suites.py --list; tests/programs.py --list; } | wc -l) skipped"
+    add 0 "0 passed, 0 failed, $({ tests/faults.py --list; tests/strangers.py --list; tests/moments.py --list; tests/prefork.py --list; tests/backlog.py --list; tests/leaving.py --list; tests/joint.py --list; tests/surface.py --list; tests/suites.py --list; tests/programs.py --list; } | wc -l) skipped"
     network=no
 }
 
@@ -187,6 +187,7 @@ if [ $network = yes ]; then
     counted 5 "ends of processes" tests/leaving.py --builddir "$build"
     counted 5 "two processes at once" tests/joint.py --builddir "$build"
     counted 15 "servers of several processes" tests/prefork.py --builddir "$build"
+    counted 5 "what waits when a server forks" tests/backlog.py --builddir "$build"
     counted 5 "sockets as programs see them" tests/surface.py --builddir "$build"
     if [ "$quick" ]; then
         counted 25 "faults" tests/faults.py --builddir "$build" -k '*/stream/*' -k plain-peer -k one-shot -k iterative

@@ -110,9 +110,15 @@ static void begin_session(int fd, const struct ns_name *peer, bool bytes_here, b
 
 /* ---- the queue of the application's connections ---- */
 
+/* A door knows it by a count, which costs no system call. */
+bool ns_listener_backlogged(const struct ns_listener *l)
+{
+    return __atomic_load_n(&l->door, __ATOMIC_ACQUIRE) ? ns_door_waits(l) : ns_backlog_waits(&l->backlog);
+}
+
 bool ns_listener_waits(const struct ns_listener *l)
 {
-    return ns_queue_count(&l->queue) > 0 || ns_door_waits(l);
+    return ns_queue_count(&l->queue) > 0 || ns_listener_backlogged(l);
 }
 
 void ns_listener_stand_in(struct ns_listener *l, bool on)
@@ -140,16 +146,32 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
         return false;
     l->queued = ns_now();
     if (n == 1) {
+        if (l->backlog.open) /* which stands for itself: watch.c */
+            ns_listener_stand_in(l, false);
         ns_listener_stand_in(l, true);
         ns_slots_wake();
     }
     return true;
 }
 
+/* With a door it is looked at on the way into accept. */
+static bool left_to_all(const struct ns_listener *l)
+{
+    return !__atomic_load_n(&l->door, __ATOMIC_ACQUIRE) && ns_backlog_waits(&l->backlog);
+}
+
+static int take_left(struct ns_listener *l, struct ns_name *peer, int flags)
+{
+    int fd = -EAGAIN;
+    while (left_to_all(l) && (fd = ns_backlog_take(&l->backlog, peer, flags)) == -EPROTO)
+        ; /* of a door that another process has locked up */
+    return fd == -EPROTO ? -EAGAIN : fd;
+}
+
 /* Whether something is in the queue, or may be once the table is free. */
 static bool queues(const struct ns_listener *l)
 {
-    return ns_queue_count(&l->queue) > 0 || __atomic_load_n(&l->pumping, __ATOMIC_SEQ_CST);
+    return ns_queue_count(&l->queue) > 0 || __atomic_load_n(&l->pumping, __ATOMIC_SEQ_CST) || left_to_all(l);
 }
 
 /* The oldest queued connection under the lowest free number, as accept4 gives it. */
@@ -159,7 +181,9 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
     if (!queues(l))
         return -EAGAIN;
     ns_table_hold(&hold);
-    int fd = ns_queue_take(&l->queue, peer, flags);
+    int fd = take_left(l, peer, flags);
+    if (fd == -EAGAIN)
+        fd = ns_queue_take(&l->queue, peer, flags);
     if (fd >= 0 && !ns_listener_waits(l))
         ns_listener_stand_in(l, false);
     ns_table_unhold(&hold);
@@ -198,14 +222,37 @@ int ns_listener_pump(struct ns_listener *l, int fd, unsigned most)
     return inside || ns_queue_count(&l->queue) > 0 ? 1 : more < 0 ? more : 0;
 }
 
-static bool goes_to_door(void *ctx, const struct ns_queued *entry)
+static bool goes_to_all(void *ctx, const struct ns_queued *entry)
 {
-    return ns_door_put(ctx, entry->fd, &entry->peer);
+    struct ns_listener *l = ctx;
+    if (l->door)
+        return ns_door_put(l, entry->fd, &entry->peer);
+    if (!ns_backlog_put(l->backlog.in, entry->fd, &entry->peer))
+        return false;
+    ns_internal_close(entry->fd);
+    return true;
 }
 
 void ns_listener_share_queue(struct ns_listener *l)
 {
-    ns_queue_sift(&l->queue, 0, goes_to_door, l);
+    if (ns_queue_count(&l->queue) == 0 || !ns_backlog_open(&l->backlog))
+        return;
+    ns_queue_sift(&l->queue, 0, goes_to_all, l);
+    if (l->stood_in && !l->door) {
+        ns_listener_stand_in(l, false);
+        ns_listener_stand_in(l, true);
+    }
+}
+
+void ns_listener_keep_backlog(struct ns_listener *l)
+{
+    struct ns_name peer;
+    int fd;
+    if (l->door)
+        return;
+    while (ns_queue_count(&l->queue) < NS_QUEUE_MAX && (fd = take_left(l, &peer, SOCK_CLOEXEC)) >= 0)
+        ns_queue_put(&l->queue, fd, &peer);
+    ns_backlog_close(&l->backlog);
 }
 
 static bool names(void *id, const struct ns_queued *entry)
@@ -322,7 +369,7 @@ bool ns_listener_hides(void)
 {
     bool any = false;
     for (struct ns_object *o = ns_objects; o && !any; o = o->next)
-        any = o->kind == NS_KIND_LISTENER && ns_door_waits((struct ns_listener *)o);
+        any = o->kind == NS_KIND_LISTENER && ns_listener_backlogged((struct ns_listener *)o);
     return any;
 }
 
@@ -334,9 +381,9 @@ bool ns_listener_ready(struct ns_listener *l, int fd)
     if (ns_object_at(fd) == &l->o && l->door)
         ready = door_ready(l, fd);
     else if (ns_object_at(fd) == &l->o && l->passed)
-        ready = ns_queue_count(&l->queue) > 0 || kernel_ready(fd);
+        ready = ns_listener_waits(l) || kernel_ready(fd);
     else if (ns_object_at(fd) == &l->o)
-        ready = ns_queue_count(&l->queue) > 0 || ns_listener_pump(l, fd, 1) != 0;
+        ready = ns_listener_waits(l) || ns_listener_pump(l, fd, 1) != 0;
     if (ready) /* if only for accept to say why not */
         __atomic_store_n(&l->announced, true, __ATOMIC_SEQ_CST);
     ns_table_unhold(&hold);
@@ -546,6 +593,8 @@ void ns_listener_close(struct ns_listener *l)
     ns_listener_stand_in(l, false);
     ns_queue_sift(&l->queue, 0, goes_away, NULL);
     ns_watch_drop_all(&l->o);
+    if (!l->door)
+        ns_backlog_close(&l->backlog);
     if (l->door && !ns_helper_running() && !ns_slots_inside(l))
         ns_door_part(l); /* nobody else will */
 }

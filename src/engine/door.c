@@ -5,7 +5,6 @@
 #include "engine/hello.h"
 #include "engine/internal.h"
 #include "engine/ready.h"
-#include "engine/record.h"
 #include "engine/sys.h"
 #include "engine/watch.h"
 
@@ -108,52 +107,19 @@ static bool take_room(struct room *r)
 
 /* ---- the socket ---- */
 
-static bool send_note(int socket, const struct ns_name *peer, int fd)
-{
-    struct ns_name note = { .length = 0 };
-    if (fd >= 0)
-        note = *peer;
-    return ns_record_send(socket, &note, sizeof note, &fd, 1) == sizeof note;
-}
-
-/* Returns a descriptor; -EAGAIN when there is nothing; -EPROTO for a note without one. */
-static int receive_note(int socket, struct ns_name *peer, int flags)
-{
-    struct ns_name note;
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec iov = { &note, sizeof note };
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
-    };
-    int fd = -1;
-    ssize_t n = ns_sys_recvmsg(socket, &msg, MSG_DONTWAIT | (flags & SOCK_CLOEXEC ? MSG_CMSG_CLOEXEC : 0));
-    if (n < 0)
-        return (int)n;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-    if (n == sizeof note && c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof fd))
-        memcpy(&fd, CMSG_DATA(c), sizeof fd);
-    if (fd < 0)
-        return msg.msg_flags & MSG_CTRUNC ? -EMFILE : -EPROTO;
-    if (note.length > sizeof note.address)
-        note.length = sizeof note.address; /* another process's word */
-    *peer = note;
-    return fd;
-}
-
 /* The lock is held. */
 static int take(struct ns_listener *l, struct ns_name *peer, int flags)
 {
     struct ns_door *d = l->door;
     int fd = -EAGAIN;
     while (d->queued > 0) {
-        fd = receive_note(l->door_fds[0], peer, flags);
+        fd = ns_backlog_take(&l->backlog, peer, flags);
         if (fd == -EAGAIN) {
             __atomic_store_n(&d->queued, 0, __ATOMIC_SEQ_CST);
             break;
         }
+        if (fd < 0 && fd != -EPROTO)
+            break; /* it is there still */
         __atomic_fetch_sub(&d->queued, 1, __ATOMIC_SEQ_CST);
         if (fd != -EPROTO)
             break;
@@ -189,37 +155,19 @@ static struct ns_door *door_new(void)
     return d;
 }
 
-static bool open_pair(struct ns_listener *l)
-{
-    int pair[2];
-    if (ns_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-        return false;
-    for (int i = 0; i < 2; i++) {
-        l->door_fds[i] = ns_internal(pair[i]);
-        ns_internal_inherit(l->door_fds[i]);
-    }
-    if (l->door_fds[0] >= 0 && l->door_fds[1] >= 0)
-        return true;
-    ns_internal_close(l->door_fds[0]);
-    ns_internal_close(l->door_fds[1]);
-    return false;
-}
-
 bool ns_door_open(struct ns_listener *l)
 {
     if (l->door)
         return true;
     /* Version 1 finds a session by the connection before, in one process. */
     if (l->shared || l->o.fd < 0 || ns_engine.policy.version == 1 || !ns_broker_connected() ||
-        !ns_identity() || !open_pair(l))
+        !ns_identity() || !ns_backlog_open(&l->backlog))
         return false;
     struct ns_door *d = door_new();
-    if (!d) {
-        ns_internal_close(l->door_fds[0]);
-        ns_internal_close(l->door_fds[1]);
-        return false;
-    }
+    if (!d)
+        return false; /* the socket serves without one, too */
     l->room = -1;
+    d->queued = ns_backlog_waits(&l->backlog) ? NS_QUEUE_MAX : 0; /* of an exec that failed */
     __atomic_fetch_add(&doors, 1, __ATOMIC_RELAXED);
     /* What waits for this process's next accept is another's from now on, too. */
     lock(d);
@@ -282,8 +230,6 @@ int ns_door_enter(struct ns_listener *l, struct ns_name *peer, int flags)
         __atomic_fetch_add(&d->rooms[room].inside, 1, __ATOMIC_SEQ_CST);
     if (locked)
         unlock(d);
-    if (fd >= 0 && (flags & SOCK_NONBLOCK))
-        ns_sys_fcntl(fd, F_SETFL, ns_sys_fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
     return fd;
 }
 
@@ -302,13 +248,16 @@ void ns_door_leave(struct ns_listener *l)
 /* A note that has nothing in it wakes every helper. */
 static void say_unlocked(struct ns_door *d, int note_fd)
 {
-    if (!__atomic_exchange_n(&d->unlocked, 1, __ATOMIC_SEQ_CST) && send_note(note_fd, NULL, -1))
+    if (!__atomic_exchange_n(&d->unlocked, 1, __ATOMIC_SEQ_CST) && ns_backlog_put(note_fd, -1, NULL))
         __atomic_fetch_add(&d->queued, 1, __ATOMIC_SEQ_CST);
 }
 
 void ns_door_unlock(struct ns_listener *l)
 {
-    say_unlocked(l->door, l->door_fds[1]);
+    say_unlocked(l->door, l->backlog.in);
+    /* Whoever was about to take something over has done it then. */
+    if (lock(l->door))
+        unlock(l->door);
     if (!l->shared)
         ns_info("not protected any more: its listener is another program's, too");
     ns_listener_unwatch(l);
@@ -366,7 +315,7 @@ void ns_door_join(struct ns_listener *l)
         return; /* the next time that somebody asks */
     int room = find_room(l->door);
     unlock(l->door);
-    l->door_source = (struct ns_source){ .fd = l->door_fds[0], .ready = waiting };
+    l->door_source = (struct ns_source){ .fd = l->backlog.out, .ready = waiting };
     ns_loop_add(&l->door_source, EPOLLIN | EPOLLET);
     __atomic_store_n(&l->room, room, __ATOMIC_RELEASE);
     if (room < 0)
@@ -376,21 +325,19 @@ void ns_door_join(struct ns_listener *l)
 /* Its memory stays: another thread may be about to look into it. */
 void ns_door_part(struct ns_listener *l)
 {
-    if (l->door_fds[0] < 0)
+    if (!l->backlog.open)
         return;
     if (l->room >= 0) {
         ns_loop_remove(&l->door_source);
         __atomic_store_n(&l->door->rooms[l->room].inside, 0, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&l->door->rooms[l->room].alive);
     }
-    ns_internal_close(l->door_fds[0]);
     if (heir && left_count < LEFT_MAX) {
         left[left_count].door = l->door;
-        left[left_count++].note_fd = l->door_fds[1];
-    } else {
-        ns_internal_close(l->door_fds[1]);
+        left[left_count++].note_fd = l->backlog.in;
+        l->backlog.in = -1;
     }
-    l->door_fds[0] = l->door_fds[1] = -1;
+    ns_backlog_close(&l->backlog);
     l->room = -1;
     __atomic_fetch_sub(&doors, 1, __ATOMIC_RELAXED);
 }
@@ -439,7 +386,7 @@ bool ns_door_put(struct ns_listener *l, int fd, const struct ns_name *peer)
     if (d->queued >= NS_QUEUE_MAX)
         return false;
     __atomic_fetch_add(&d->queued, 1, __ATOMIC_SEQ_CST);
-    if (!send_note(l->door_fds[1], peer, fd)) {
+    if (!ns_backlog_put(l->backlog.in, fd, peer)) {
         __atomic_fetch_sub(&d->queued, 1, __ATOMIC_SEQ_CST);
         return false;
     }

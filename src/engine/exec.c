@@ -42,20 +42,26 @@ static bool left_relayed(struct ns_object *o)
     return o->kind == NS_KIND_RELAYED && ns_object_inherited(o) >= 0;
 }
 
-static bool any_relayed(void)
+/* A listener for which connections wait that the kernel knows nothing of. Table held. */
+static bool left_waiting(struct ns_object *o)
+{
+    return o->kind == NS_KIND_LISTENER && ns_object_inherited(o) >= 0 && ns_listener_waits((struct ns_listener *)o);
+}
+
+static bool any_left(bool (*is)(struct ns_object *o))
 {
     struct ns_hold hold;
     bool any = false;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o && !any; o = o->next)
-        any = left_relayed(o);
+        any = is(o);
     ns_table_unhold(&hold);
     return any;
 }
 
 bool ns_exec_concerned(void)
 {
-    return ns_table && ns_objects && (next_left_behind() >= 0 || any_relayed());
+    return ns_table && ns_objects && (next_left_behind() >= 0 || any_left(left_relayed) || any_left(left_waiting));
 }
 
 bool ns_exec_key_sound(const char *psk)
@@ -72,17 +78,18 @@ bool ns_exec_key_sound(const char *psk)
 static void unlock_listeners(void)
 {
     struct ns_hold hold;
-    bool any_left = false;
+    bool any = false;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o; o = o->next) {
         if (o->kind != NS_KIND_LISTENER || ns_object_inherited(o) < 0)
             continue;
-        any_left = true;
+        any = true;
         if (((struct ns_listener *)o)->door)
             ns_door_unlock((struct ns_listener *)o);
+        ns_listener_share_queue((struct ns_listener *)o);
     }
     ns_table_unhold(&hold);
-    if (any_left)
+    if (any)
         ns_hello_mute();
 }
 
@@ -118,6 +125,8 @@ static int hand_down(void)
             ns_heirloom_add((struct ns_sock *)o);
         else if (left_relayed(o))
             ns_heirloom_add_relayed((struct ns_sock *)o);
+        else if (left_waiting(o))
+            ns_heirloom_add_listener((struct ns_listener *)o);
     int file = begun ? ns_heirloom_end() : -1;
     ns_table_unhold(&hold);
     return file;

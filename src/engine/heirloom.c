@@ -7,6 +7,7 @@
 #include "engine/laid.h"
 #include "engine/large.h"
 #include "engine/ledger.h"
+#include "engine/listener.h"
 #include "engine/mailbox.h"
 #include "engine/relayed.h"
 #include "engine/swap.h"
@@ -19,6 +20,7 @@
 
 #define MAGIC       0x6e73686569726c32u /* raised where a field moves and no size shows it */
 #define ESTATES_MAX 64 /* that one program leaves to another */
+#define BACKLOGS_MAX 16
 #define NUMBERS_MAX 16 /* descriptors of one session */
 
 struct head {
@@ -36,6 +38,8 @@ struct item {
     uint64_t state_bytes; /* behind it; 0: it is with another process */
     bool kept, spoilt;
     bool relayed; /* no session, but the way to one; without a state */
+    bool listens; /* nor this */
+    struct ns_backlog backlog;
     struct ns_name local, peer;
     enum ns_role role;
     int estate; /* its file, or -1 */
@@ -52,6 +56,8 @@ static struct head made NS_LARGE; /* table */
 static int made_file = -1;
 static uint64_t made_bytes;
 static struct ns_estate *made_estates[ESTATES_MAX] NS_LARGE;
+static struct ns_backlog made_backlogs[BACKLOGS_MAX];
+static unsigned made_backlogs_count;
 
 static bool put(const void *from, size_t bytes, uint64_t at)
 {
@@ -71,6 +77,7 @@ bool ns_heirloom_begin(void)
     made = (struct head){ .magic = MAGIC, .size = SIZE };
     made_bytes = sizeof made;
     memset(made_estates, 0, sizeof made_estates);
+    made_backlogs_count = 0;
     return made_file >= 0;
 }
 
@@ -144,12 +151,30 @@ void ns_heirloom_add_relayed(struct ns_sock *s)
     made.items++;
 }
 
+void ns_heirloom_add_listener(struct ns_listener *l)
+{
+    struct item i = { .listens = true, .estate = -1, .backlog = l->backlog };
+    ns_object_each_fd(&l->o, add_number, &i);
+    i.inode = inode_of(l->o.fd);
+    i.next = made_bytes + sizeof i;
+    if (i.numbers == 0 || i.numbers > NUMBERS_MAX || i.inode == 0 || !l->backlog.open ||
+        made_backlogs_count == BACKLOGS_MAX || !put(&i, sizeof i, made_bytes))
+        return;
+    made_backlogs[made_backlogs_count++] = l->backlog;
+    made_bytes = i.next;
+    made.items++;
+}
+
 /* The files are the next program's, or this one's alone. Table held. */
 static void pass_on(int flags)
 {
     size_t shares;
     for (unsigned i = 0; i < ESTATES_MAX && made_estates[i]; i++)
         ns_sys_fcntl(ns_estate_file(made_estates[i], &shares), F_SETFD, flags);
+    for (unsigned i = 0; i < made_backlogs_count; i++) {
+        ns_sys_fcntl(made_backlogs[i].out, F_SETFD, flags);
+        ns_sys_fcntl(made_backlogs[i].in, F_SETFD, flags);
+    }
     ns_sys_fcntl(made_file, F_SETFD, flags);
 }
 
@@ -282,6 +307,27 @@ static void take_relayed(const struct item *i)
         ns_object_free(o);
 }
 
+static void take_listener(const struct item *i)
+{
+    struct ns_backlog b = i->backlog;
+    struct ns_object *o = NULL;
+    if (!ns_backlog_adopt(&b))
+        return;
+    for (uint32_t n = 0; n < i->numbers && !o; n++) {
+        int fd = i->number[n];
+        if ((unsigned)fd < NS_FD_MAX && inode_of(fd) == i->inode && !ns_object_at(fd)) {
+            ns_listener_new(fd, true);
+            o = ns_object_at(fd);
+        }
+    }
+    if (!o) {
+        ns_backlog_close(&b);
+        return;
+    }
+    ((struct ns_listener *)o)->backlog = b;
+    put_under(i, o);
+}
+
 static void take_item(int file, uint64_t at, const struct item *i)
 {
     struct ns_object *o = ns_object_new(NS_KIND_SOCK);
@@ -328,11 +374,13 @@ static void take_all(int file, const struct head *h)
     ns_table_hold(&hold);
     uint64_t at = sizeof *h;
     for (uint32_t n = 0; n < h->items && get(file, &i, sizeof i, at); n++, at = i.next)
-        if (i.numbers <= NUMBERS_MAX && i.relayed)
+        if (i.numbers <= NUMBERS_MAX && i.listens)
+            take_listener(&i);
+        else if (i.numbers <= NUMBERS_MAX && i.relayed)
             take_relayed(&i);
         else if (i.numbers <= NUMBERS_MAX)
             take_item(file, at, &i);
-    ns_debug("%u sessions of the program before", h->items);
+    ns_debug("%u sessions and listeners of the program before", h->items);
     disown_estates();
     if (h->has_identity)
         ns_identity_adopt(&h->identity);
@@ -383,7 +431,9 @@ void ns_heirloom_refuse(void)
         return;
     uint64_t at = sizeof h;
     for (uint32_t n = 0; n < h.items && get(file, &i, sizeof i, at); n++, at = i.next) {
-        if (i.numbers <= NUMBERS_MAX && !i.relayed)
+        if (i.numbers <= NUMBERS_MAX && i.listens && ns_backlog_adopt(&i.backlog))
+            ns_backlog_close(&i.backlog);
+        else if (i.numbers <= NUMBERS_MAX && !i.relayed && !i.listens)
             cut(&i);
         if (i.estate > 2 && ns_sys_fcntl(i.estate, F_GET_SEALS, 0) >= 0)
             ns_sys_close(i.estate); /* again for another session of it: no file any more */

@@ -8,6 +8,8 @@
  * A state is written as for another process (laid.h). Where other processes hold the
  * session, too, the estate that they share (estate.h) is inherited as well.
  *
+ * With a listener goes what connections wait for its next accept (backlog.h).
+ *
  * A session is asleep between that and the exec. Who wakes it then (a signal handler,
  * another thread, or this one because the exec has failed) spoils its item first: what
  * the file says is no longer true, and the next program, if there is one after all,
@@ -16,7 +18,7 @@
 #ifndef NS_ENGINE_HEIRLOOM_H
 #define NS_ENGINE_HEIRLOOM_H
 
-#include "engine/sock.h"
+#include "engine/listener.h"
 
 /* The environment variable that has the number of that file. */
 #define NS_HEIRLOOM_VARIABLE "NAMESOCKET_HEIRLOOM"
@@ -29,6 +31,8 @@ bool ns_heirloom_begin(void);
 void ns_heirloom_add(struct ns_sock *s);
 /* One that a relay has (relayed.h): whose connection it is. */
 void ns_heirloom_add_relayed(struct ns_sock *s);
+/* Connections wait for it in its backlog, which goes along: the kernel gives them to nobody. */
+void ns_heirloom_add_listener(struct ns_listener *l);
 /* Returns the file, or -1 where nothing was added. */
 int ns_heirloom_end(void);
 /* At last: it, and the estates, are open after exec. What another thread starts meanwhile

@@ -7,6 +7,7 @@
 #ifndef NS_ENGINE_LISTENER_H
 #define NS_ENGINE_LISTENER_H
 
+#include "engine/backlog.h"
 #include "engine/queue.h"
 #include "engine/sock.h"
 #include "engine/thread.h"
@@ -27,8 +28,8 @@ struct ns_listener {
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
     bool stood_in;                        /* it is readable whatever its socket says (watch.h); table */
 
+    struct ns_backlog backlog;    /* what whoever of several processes accepts next is to get; table */
     struct ns_door *door;         /* several processes accept from it (door.h); table, atomic */
-    int door_fds[2];              /* a socket that all of them have: out, in */
     struct ns_source door_source; /* helper */
     int room;                     /* this process's in the door, or -1; helper, atomic */
     uint32_t seen;                /* how much was accepted when something began to wait; helper */
@@ -62,7 +63,8 @@ bool ns_listener_waits(const struct ns_listener *l);
 /* Whoever waits for it finds it readable, while `on`. Table held. */
 void ns_listener_stand_in(struct ns_listener *l, bool on);
 
-/* What is queued becomes the other processes', too: it has just got a door. Table held. */
+/* What is queued becomes another process's, too: a child is about to be made, or the next
+ * program to begin. Table held. */
 void ns_listener_share_queue(struct ns_listener *l);
 
 /* Whether what comes to a listener of this process comes to this process only. Table held. */
@@ -75,6 +77,12 @@ bool ns_listener_own(uint16_t port);
 /* Whether connections wait that nobody can look into: any session's first may be among
  * them. Table held. */
 bool ns_listener_hides(void);
+
+/* What waits in there is this process's alone from now on. Table held. */
+void ns_listener_keep_backlog(struct ns_listener *l);
+
+/* Whether something waits in what it shares with other processes. Any thread. */
+bool ns_listener_backlogged(const struct ns_listener *l);
 
 /* Closes what is queued and stops the helper's watch; table held. */
 void ns_listener_close(struct ns_listener *l);

@@ -65,8 +65,8 @@ static void await_none(bool (*is)(const struct ns_sock *))
 static void prepare_listeners(void)
 {
     for (struct ns_object *o = ns_objects; o; o = o->next)
-        if (o->kind == NS_KIND_LISTENER && o->fd >= 0)
-            ns_door_open((struct ns_listener *)o);
+        if (o->kind == NS_KIND_LISTENER && o->fd >= 0 && !ns_door_open((struct ns_listener *)o))
+            ns_listener_share_queue((struct ns_listener *)o);
 }
 
 void ns_offers_settle(void)
@@ -198,8 +198,9 @@ static void forget_listener(struct ns_object *o)
     struct ns_listener *l = (struct ns_listener *)o;
     share_listener(l);
     /* What waits in its queue is the application's still. */
-    if (ns_queue_count(&l->queue) > 0)
+    if (ns_listener_waits(l))
         return;
+    ns_backlog_close(&l->backlog);
     ns_watch_drop_all(o);
     for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
         ns_table_remove(fd);
@@ -305,6 +306,8 @@ static void inherit_listener(struct ns_listener *l)
     if (!l->door) {
         l->watched = l->shared = true;
         l->parent = (uint32_t)ns_sys_getppid();
+        l->stood_in = ns_listener_backlogged(l); /* the parent's stands in its epoll descriptors, which are the same */
+        ns_count_special += l->stood_in;
         return;
     }
     l->watched = l->shared;
@@ -332,6 +335,8 @@ static void disinherit(struct ns_object *o)
     if (o->kind == NS_KIND_LISTENER && l->door) {
         ns_door_inherit(l);
         ns_door_part(l);
+    } else if (o->kind == NS_KIND_LISTENER) {
+        ns_backlog_close(&l->backlog);
     }
     o->watches = NULL;
     *(o->previous ? &o->previous->next : &ns_objects) = o->next;

@@ -50,6 +50,7 @@ static void forget_all(void)
             if (((struct ns_listener *)o)->door && o->fd >= 0)
                 ns_door_unlock((struct ns_listener *)o);
             ns_listener_unwatch((struct ns_listener *)o);
+            ns_listener_keep_backlog((struct ns_listener *)o);
             if (ns_queue_count(&((struct ns_listener *)o)->queue) > 0)
                 continue;
         }

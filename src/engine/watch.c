@@ -95,6 +95,16 @@ static void stand_in_off(struct ns_watch *w)
     w->stand_in = -1;
 }
 
+/* What several processes have is readable itself, for as long as it is: it may be another that takes it, and the epoll
+ * descriptor may be theirs as well. */
+static int stand_in_for(const struct ns_object *o)
+{
+    const struct ns_listener *l = (const struct ns_listener *)o;
+    if (o->kind == NS_KIND_LISTENER && !l->door && ns_queue_count(&l->queue) == 0 && ns_backlog_waits(&l->backlog))
+        return ns_sys_fcntl(l->backlog.out, F_DUPFD_CLOEXEC, 0);
+    return ns_sys_eventfd2(1, EFD_CLOEXEC);
+}
+
 static void stand_in_on(struct ns_watch *w)
 {
     struct epoll_event e = { .events = stand_in_events(w->event.events), .data = w->event.data };
@@ -104,7 +114,7 @@ static void stand_in_on(struct ns_watch *w)
         ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->stand_in, &e);
         return;
     }
-    w->stand_in = ns_internal(ns_sys_eventfd2(1, EFD_CLOEXEC));
+    w->stand_in = ns_internal(stand_in_for(w->object));
     if (w->stand_in >= 0)
         ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->stand_in, &e);
 }

@@ -1,0 +1,355 @@
+#!/usr/bin/env python3
+"""Connections that wait for a server which, before it accepts, forks or becomes another program. The helper, or a wait
+of the server's, has accepted them already, to see whether they are any of the server's business; whoever accepts next
+has to get them. Each case drives both ends call by call (rig/puppet.py).
+
+    backlog.py --list
+    backlog.py -k exec -x
+"""
+import sys
+
+sys.dont_write_bytecode = True
+from rig import become_root, wait_for                                                             # noqa: E402
+from rig.pair import PORT, Wrong, shim_env                                                        # noqa: E402
+from rig.puppet import ANSWERED, Puppet                                                           # noqa: E402
+from rig.report import main, options                                                              # noqa: E402
+
+CASES = {}
+
+FUNCTIONS = f"""
+import resource
+def child(*way):
+    '''A forked child that accepts one, in such a way, and says a word to it; or what has gone wrong.'''
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for step in way:
+            exec(step, globals())
+        conn = l.accept()[0]
+        conn.sendall(b'served')
+        conn.close()
+        os._exit(0)
+    except BaseException as e:
+        os.write(2, repr(e).encode())
+        os._exit(1)
+def ended(pid):
+    return os.waitpid(pid, 0)[1]
+"""
+
+# A program that begins with a listener: what it is given after its name is the number, and a wait to go through first.
+PROGRAM = """
+import select, socket, sys
+l = socket.socket(fileno=int(sys.argv[1]))
+exec(sys.argv[2])
+conn = l.accept()[0]
+conn.sendall(b'served')
+"""
+
+WAITS = {
+    "accept": "pass",
+    "poll": "p = select.poll(); p.register(l, select.POLLIN); assert p.poll(20000)",
+    "select": "assert select.select([l], [], [], 20)[0]",
+    "epoll": "e = select.epoll(); e.register(l, select.EPOLLIN); assert e.poll(20)",
+    "epoll-et": "e = select.epoll(); e.register(l, select.EPOLLIN | select.EPOLLET); assert e.poll(20)",
+}
+
+
+def case(function):
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+class Stage:
+    """A server, as a puppet on tage, that has not accepted yet; clients on troels come when they are called."""
+
+    def __init__(self, context, clients_shim=None, under=(), env=None):
+        self.rig, self.shim, self.clients_shim = context.rig(), context.shim, clients_shim
+        self.server = Puppet(self.rig.tage, "server", self.shim, env, under=under)
+        self.server.do(FUNCTIONS)
+        self.server.do(f"l = socket.create_server(('0.0.0.0', {PORT}))")
+        self.clients = []
+
+    def client(self, shim=None):
+        c = Puppet(self.rig.troels, f"client{len(self.clients)}", shim)
+        self.clients.append(c)
+        c.do(f"s = socket.create_connection(('10.31.0.2', {PORT}), 20)")
+        if shim:
+            c.log.wait(ANSWERED)
+        return c
+
+    def taken(self):
+        """None waits in the kernel any more."""
+        def look():
+            return len(self.rig.tage.flows(PORT, ("ESTAB",))) == len(self.clients) and self.rig.tage.backlog(PORT) == 0
+        wait_for("the connections to be taken", look)
+
+    def queued(self, count=1):
+        for _ in range(count):
+            self.client(self.clients_shim)
+        if self.shim:
+            self.taken()
+        return self.clients
+
+    def another_is_served(self):
+        """By whoever has been served by nobody: one that comes later."""
+        self.server.do("pid = child()")
+        self.client().says("s.recv(6, socket.MSG_WAITALL)", b"served")
+        self.server.says("ended(pid)", 0)
+
+
+def served(client):
+    client.says("s.recv(6, socket.MSG_WAITALL)", b"served")
+    client.says("s.recv(1)", b"")
+
+
+def to_a_child(context, way, clients_shim=None):
+    """Whoever accepts has it alone: its end is the end that the client gets."""
+    x = Stage(context, clients_shim)
+    x.queued()
+    x.server.do(f"pid = child({way!r})")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+    x.another_is_served()
+
+
+def with_what_it_says(context):
+    """A client under the shim that has spoken already: NEW is taken off, by whoever accepts."""
+    x = Stage(context, context.shim)
+    client, = x.queued()
+    client.do("s.sendall(b'first words')")
+    x.server.do("pid = child('import sys', 'real = l.accept', 'conn = real()[0]',"
+                " 'assert conn.recv(11, socket.MSG_WAITALL) == b\"first words\"', 'conn.sendall(b\"heard\")', 'os._exit(0)')")
+    client.says("s.recv(5, socket.MSG_WAITALL)", b"heard")
+    client.says("s.recv(1)", b"")
+    x.server.says("ended(pid)", 0)
+
+
+for name, wait in WAITS.items():
+    CASES[f"fork/{name}"] = lambda context, wait=wait: to_a_child(context, wait)
+    CASES[f"fork/{name}/namesocket"] = lambda context, wait=wait: to_a_child(context, wait, context.shim)
+CASES["fork/first-words/namesocket"] = with_what_it_says
+
+
+@case
+def fork_after_a_wait(context):
+    """As inetd does for a service with `wait`: it is told of a connection, and leaves it to a child."""
+    x = Stage(context)
+    x.client()
+    x.server.says("select.select([l], [], [], 20)[0] == [l]", True)
+    x.server.do("pid = child()")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+    x.another_is_served()
+
+
+@case
+def fork_to_one_each(context):
+    """Several children, several connections: each is somebody's, and nobody's twice."""
+    x = Stage(context)
+    x.queued(4)
+    x.server.do("pids = [child() for _ in range(4)]")
+    for client in x.clients:
+        served(client)
+    x.server.says("[ended(pid) for pid in pids]", [0] * 4)
+
+
+@case
+def fork_and_the_parent_accepts(context):
+    """The child, which asks after it, finds nothing, whatever it asks with."""
+    x = Stage(context)
+    x.queued()
+    x.server.do("r, w = os.pipe(); l.setblocking(False)")
+    x.server.do("""pid = os.fork()
+if pid == 0:
+    e = select.epoll(); e.register(l, select.EPOLLIN)
+    os.read(r, 1)
+    try:
+        found = [e.poll(0), e.poll(0.02), select.select([l], [], [], 0)[0]]
+        try:
+            l.accept()
+        except BlockingIOError:
+            os._exit(0 if not any(found) else 2)
+    finally:
+        os._exit(1)""")
+    x.server.do("conn = l.accept()[0]; conn.sendall(b'served'); conn.close()")
+    x.server.do("os.write(w, b'.')")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+@case
+def fork_with_the_parents_epoll(context):
+    """It is one epoll descriptor for both. What the child has taken is not reported any more."""
+    x = Stage(context)
+    x.server.do("l.setblocking(False); e = select.epoll(); e.register(l, select.EPOLLIN)")
+    x.queued()
+    x.server.do("""pid = os.fork()
+if pid == 0:
+    try:
+        first = e.poll(20)
+        conn = l.accept()[0]
+        conn.sendall(b'served')
+        conn.close()
+        os._exit(0 if first == [(l.fileno(), select.EPOLLIN)] and not e.poll(0.02) else 2)
+    finally:
+        os._exit(1)""")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+    x.server.says("e.poll(0.02)", [])
+
+
+@case
+def fork_and_the_parent_goes(context):
+    x = Stage(context)
+    x.queued()
+    x.server.do("r, w = os.pipe()")
+    x.server.do("pid = child('os.read(r, 1)'); l.close(); os.write(w, b'.')")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+@case
+def fork_and_all_close(context):
+    """Then nobody can accept it, and the client is told."""
+    x = Stage(context)
+    client, = x.queued()
+    x.server.do("pid = child('l.close()', 'os._exit(0)')")
+    x.server.says("ended(pid)", 0)
+    x.server.do("l.close()")
+    if client.do("""
+try:
+    got = s.recv(1)
+except ConnectionResetError:
+    got = b''""") is not None or client.do("got") != b"":
+        raise Wrong("the client was not told")
+
+
+@case
+def fork_twice(context):
+    """What waits is for the children of a later fork, too, and what has come since the first."""
+    x = Stage(context)
+    x.queued()
+    x.server.do("r, w = os.pipe()")
+    x.server.do("idle = child('os.read(r, 1)', 'os._exit(0)')")
+    x.client()
+    x.server.says("select.select([l], [], [], 20)[0] == [l]", True)
+    x.server.do("pids = [child(), child()]")
+    for client in x.clients:
+        served(client)
+    x.server.says("[ended(pid) for pid in pids]", [0, 0])
+    x.server.do("os.write(w, b'.')")
+    x.server.says("ended(idle)", 0)
+
+
+@case
+def fork_without_a_number(context):
+    """accept says EMFILE, and the connection is there when a number is free."""
+    x = Stage(context)
+    x.queued()
+    x.server.do("""pid = os.fork()
+if pid == 0:
+    try:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            pass
+        try:
+            l.accept()
+        except OSError as e:
+            told = e.errno
+        os.close(taken.pop())
+        conn = l.accept()[0]
+        conn.sendall(b'served')
+        conn.close()
+        os._exit(0 if told == errno.EMFILE else 2)
+    finally:
+        os._exit(1)""")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+@case
+def fork_into_a_sandbox(context):
+    """A filter that lets everything through: but the shim makes no call of its own there."""
+    x = Stage(context)
+    x.queued()
+    x.server.do("import ctypes, sys")
+    x.server.do("pid = child('own = ctypes.CDLL(None)', 'ret = ctypes.create_string_buffer(struct.pack(\"HBBI\", 6, 0, 0, 0x7fff0000))',"
+                " 'program = ctypes.create_string_buffer(struct.pack(\"HxxxxxxN\", 1, ctypes.addressof(ret)))',"
+                " 'assert not own.prctl(38, 1, 0, 0, 0) and not own.prctl(22, 2, program, 0, 0)')")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+def executes(wait):
+    return (f"import sys; os.set_inheritable(l.fileno(), True); "
+            f"os.execv(sys.executable, [sys.executable, '-c', {PROGRAM!r}, str(l.fileno()), {wait!r}])")
+
+
+def to_the_next_program(context, wait, broker=False):
+    nsrun = (context.built("src/daemon/nsrun"), "--") if broker and context.shim else ()
+    x = Stage(context, under=nsrun)
+    x.queued()
+    x.server.do(f"pid = child({executes(wait)!r})")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+for name, wait in WAITS.items():
+    CASES[f"exec/{name}"] = lambda context, wait=wait: to_the_next_program(context, wait)
+CASES["exec/accept/broker"] = lambda context: to_the_next_program(context, WAITS["accept"], True)
+CASES["exec/poll/broker"] = lambda context: to_the_next_program(context, WAITS["poll"], True)
+
+
+@case
+def exec_after_a_wait(context):
+    """inetd's `wait`, with a program."""
+    x = Stage(context)
+    x.client()
+    x.server.says("select.select([l], [], [], 20)[0] == [l]", True)
+    x.server.do(f"pid = child({executes('pass')!r})")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+@case
+def exec_of_the_server_itself(context):
+    """As one that is upgraded in place."""
+    x = Stage(context)
+    x.queued(2)
+    x.server.begin(executes("n = l.accept()[0]; n.sendall(b'served'); n.close()"), False)
+    for client in x.clients:
+        served(client)
+
+
+@case
+def exec_that_fails(context):
+    x = Stage(context)
+    x.queued()
+    x.server.says("os.set_inheritable(l.fileno(), True)", None)
+    x.server.says("os.execv('/etc/passwd', ['passwd'])", "PermissionError EACCES")
+    x.server.do("conn = l.accept()[0]; conn.sendall(b'served'); conn.close()")
+    served(x.clients[0])
+
+
+@case
+def exec_again(context):
+    """A program that executes another one in turn, as a shell does."""
+    x = Stage(context)
+    x.queued()
+    again = executes("pass")
+    first = (f"import os, sys; os.execv('/bin/sh', ['sh', '-c', 'exec \"$@\"', 'sh', sys.executable, '-c', {PROGRAM!r}, "
+             "str(l.fileno()), 'pass'])")
+    x.server.do(f"pid = child({again.replace(repr(PROGRAM), repr(PROGRAM.replace('exec(sys.argv[2])', first)))!r})")
+    served(x.clients[0])
+    x.server.says("ended(pid)", 0)
+
+
+if __name__ == "__main__":
+    become_root()
+    sys.exit(main(CASES, options(__doc__)))
