@@ -6,18 +6,25 @@ has to get them. Each case drives both ends call by call (rig/puppet.py).
     backlog.py --list
     backlog.py -k exec -x
 """
+import os
+import signal
 import sys
 
 sys.dont_write_bytecode = True
 from rig import become_root, wait_for                                                             # noqa: E402
-from rig.pair import PORT, Wrong, shim_env                                                        # noqa: E402
+from rig.pair import PORT, SUSPENDED, Wrong                                                       # noqa: E402
 from rig.puppet import ANSWERED, Puppet                                                           # noqa: E402
 from rig.report import main, options                                                              # noqa: E402
 
 CASES = {}
+PPOLL = 271
 
-FUNCTIONS = f"""
-import resource
+FUNCTIONS = """
+import ctypes, resource, sys
+def serve():
+    conn = l.accept()[0]
+    conn.sendall(b'served')
+    conn.close()
 def child(*way):
     '''A forked child that accepts one, in such a way, and says a word to it; or what has gone wrong.'''
     pid = os.fork()
@@ -26,15 +33,36 @@ def child(*way):
     try:
         for step in way:
             exec(step, globals())
-        conn = l.accept()[0]
-        conn.sendall(b'served')
-        conn.close()
+        serve()
         os._exit(0)
     except BaseException as e:
         os.write(2, repr(e).encode())
         os._exit(1)
 def ended(pid):
     return os.waitpid(pid, 0)[1]
+def idle(*way):
+    '''A forked child that has gone this way, and stays, and accepts nothing.'''
+    r, w = os.pipe()
+    child(*way, f'os.write({w}, b"."); signal.pause()')
+    os.close(w)
+    assert os.read(r, 1)
+def sandbox():
+    '''A filter that lets everything through: but the shim makes no call of its own there.'''
+    own = ctypes.CDLL(None)
+    ret = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
+    program = ctypes.create_string_buffer(struct.pack('HxxxxxxN', 1, ctypes.addressof(ret)))
+    assert not own.prctl(38, 1, 0, 0, 0) and not own.prctl(22, 2, program, 0, 0)
+def watch(events=0):
+    global e
+    e = select.epoll()
+    e.register(l, select.EPOLLIN | events)
+quiet = 0.02                                                  # what is not reported for so long is not
+def told(timeout=20):
+    found = e.poll(timeout)
+    assert found in ([], [(l.fileno(), select.EPOLLIN)]), found
+    return bool(found)
+def readable(timeout=20):
+    return bool(select.select([l], [], [], timeout)[0])
 """
 
 # A program that begins with a listener: what it is given after its name is the number, and a wait to go through first.
@@ -60,12 +88,21 @@ def case(function):
     return function
 
 
+def with_a_broker_too(function):
+    """Then the listener is protected in every process that has it."""
+    name = function.__name__.replace("_", "-")
+    CASES[name] = lambda context: function(context, False)
+    CASES[name + "/broker"] = lambda context: function(context, True)
+    return function
+
+
 class Stage:
     """A server, as a puppet on tage, that has not accepted yet; clients on troels come when they are called."""
 
-    def __init__(self, context, clients_shim=None, under=(), env=None):
+    def __init__(self, context, clients_shim=None, broker=False):
         self.rig, self.shim, self.clients_shim = context.rig(), context.shim, clients_shim
-        self.server = Puppet(self.rig.tage, "server", self.shim, env, under=under)
+        nsrun = (context.built("src/daemon/nsrun"), "--") if broker and self.shim else ()
+        self.server = Puppet(self.rig.tage, "server", self.shim, under=nsrun)
         self.server.do(FUNCTIONS)
         self.server.do(f"l = socket.create_server(('0.0.0.0', {PORT}))")
         self.clients = []
@@ -172,7 +209,7 @@ if pid == 0:
             os._exit(0 if not any(found) else 2)
     finally:
         os._exit(1)""")
-    x.server.do("conn = l.accept()[0]; conn.sendall(b'served'); conn.close()")
+    x.server.do("serve()")
     x.server.do("os.write(w, b'.')")
     served(x.clients[0])
     x.server.says("ended(pid)", 0)
@@ -275,14 +312,112 @@ if pid == 0:
 
 @case
 def fork_into_a_sandbox(context):
-    """A filter that lets everything through: but the shim makes no call of its own there."""
+    """As a daemon goes, whose parent is no more. (A child of one that lives leaves what waits to that.)"""
     x = Stage(context)
     x.queued()
-    x.server.do("import ctypes, sys")
-    x.server.do("pid = child('own = ctypes.CDLL(None)', 'ret = ctypes.create_string_buffer(struct.pack(\"HBBI\", 6, 0, 0, 0x7fff0000))',"
-                " 'program = ctypes.create_string_buffer(struct.pack(\"HxxxxxxN\", 1, ctypes.addressof(ret)))',"
-                " 'assert not own.prctl(38, 1, 0, 0, 0) and not own.prctl(22, 2, program, 0, 0)')")
+    x.server.do("pid = child('import time; before = os.getpid()', 'if os.fork(): os._exit(0)',"
+                " 'while os.getppid() == before: time.sleep(0.001)', 'sandbox()')")
+    x.server.says("ended(pid)", 0)
     served(x.clients[0])
+
+
+@case
+def fork_beside_a_sandbox(context):
+    """A helper with few rights, which has the listener and accepts nothing: it takes nothing away."""
+    x = Stage(context)
+    x.queued()
+    x.server.do("idle('sandbox()')")
+    x.server.says("readable()", True)
+    x.server.do("serve()")
+    served(x.clients[0])
+    x.server.says("readable(quiet)", False)
+
+
+@case
+def fork_in_a_sandbox(context):
+    """What waits is somebody's, and nobody's twice."""
+    x = Stage(context)
+    x.queued()
+    x.server.do("l.setblocking(False); sandbox()")
+    by_child = x.server.do("ended(child())") == 0
+    if by_child:
+        x.server.says("l.accept()", "BlockingIOError EAGAIN")
+    else:
+        x.server.do("serve()")
+    served(x.clients[0])
+
+
+@case
+def fork_then_into_a_sandbox(context):
+    """The server itself, which has an epoll descriptor from before."""
+    x = Stage(context)
+    x.server.do("watch()")
+    x.queued()
+    x.server.do("idle(); sandbox()")
+    x.server.says("told()", True)
+    x.server.do("serve()")
+    served(x.clients[0])
+    x.server.says("told(quiet)", False)
+
+
+def as_a_daemon(context, off, on):
+    """The parent goes, and with it who registered the listener. The child puts off accepting."""
+    x = Stage(context)
+    x.server.do("watch()")
+    x.queued()
+    x.server.do("if os.fork(): os._exit(0)")
+    wait_for("the parent to go", lambda: not x.server.proc.alive())
+    x.server.do(off)
+    x.server.says("told(quiet)", False)
+    x.server.do(on)
+    x.server.says("told()", True)
+    x.server.do("serve()")
+    served(x.clients[0])
+    x.server.says("told(quiet)", False)
+
+
+CASES["fork/daemon/del"] = lambda context: as_a_daemon(context, "e.unregister(l)", "e.register(l, select.EPOLLIN)")
+CASES["fork/daemon/mod"] = lambda context: as_a_daemon(context, "e.modify(l, 0)", "e.modify(l, select.EPOLLIN)")
+
+
+@case
+def fork_and_the_child_registers_anew(context):
+    """In the parent's epoll descriptor, and closes the listener: the parent is told all the same."""
+    x = Stage(context)
+    x.server.do("watch()")
+    x.queued()
+    x.server.says("ended(child('e.modify(l, select.EPOLLIN)', 'l.close()', 'os._exit(0)'))", 0)
+    x.server.says("told()", True)
+    x.server.do("serve()")
+    served(x.clients[0])
+    x.server.says("told(quiet)", False)
+
+
+@case
+def fork_after_one_shot(context):
+    """The one event has been delivered. A fork is no reason for another."""
+    x = Stage(context)
+    x.server.do("watch(select.EPOLLONESHOT)")
+    x.queued()
+    x.server.says("told()", True)
+    x.server.do("idle()")
+    x.server.says("told(quiet)", False)
+    x.server.do("e.modify(l, select.EPOLLIN | select.EPOLLONESHOT)")
+    x.server.says("told()", True)
+    x.server.do("serve()")
+    served(x.clients[0])
+
+
+@case
+def fork_with_one_shot(context):
+    """The child arms the parent's registration again for each that it accepts."""
+    x = Stage(context)
+    x.server.do("watch(select.EPOLLONESHOT)")
+    x.queued(3)
+    x.server.do('''pid = child(*["assert told()", "serve()", "assert not told(quiet)",
+                                 "e.modify(l, select.EPOLLIN | select.EPOLLONESHOT)"] * 3, "os._exit(told(quiet))")''')
+    for client in x.clients:
+        served(client)
     x.server.says("ended(pid)", 0)
 
 
@@ -292,8 +427,7 @@ def executes(wait):
 
 
 def to_the_next_program(context, wait, broker=False):
-    nsrun = (context.built("src/daemon/nsrun"), "--") if broker and context.shim else ()
-    x = Stage(context, under=nsrun)
+    x = Stage(context, broker=broker)
     x.queued()
     x.server.do(f"pid = child({executes(wait)!r})")
     served(x.clients[0])
@@ -317,6 +451,78 @@ def exec_after_a_wait(context):
     x.server.says("ended(pid)", 0)
 
 
+@with_a_broker_too
+def exec_and_nothing_is_left(context, broker):
+    """For neither the parent nor a child of its that comes after. The next program has the next one."""
+    x = Stage(context, broker=broker)
+    x.queued()
+    x.server.do(f"way = {executes('pass')!r}")
+    x.server.says("ended(child(way))", 0)
+    served(x.clients[0])
+    x.server.says("readable(quiet)", False)
+    x.server.says("ended(child('os._exit(readable(quiet))'))", 0)
+    client = x.client()
+    x.server.says("readable()", True)
+    x.server.says("ended(child(way))", 0)
+    served(client)
+    x.server.says("readable(quiet)", False)
+
+
+@with_a_broker_too
+def exec_for_each(context, broker):
+    """inetd's `wait`, with a program that ends when it has accepted all there is: each client is one start of it."""
+    x = Stage(context, broker=broker)
+    x.server.do(f"way = {executes('l.setblocking(False)')!r}")
+    for _ in range(3):
+        client = x.client()
+        x.server.says("readable()", True)
+        x.server.says("ended(child(way))", 0)
+        served(client)
+        x.server.says("readable(quiet)", False)
+
+
+@case
+def exec_with_many_listeners(context):
+    x = Stage(context)
+    ports = range(PORT + 1, PORT + 20)
+    x.server.do(f"others = [socket.create_server(('0.0.0.0', port)) for port in {ports}]")
+    x.queued()
+    client, = x.clients
+    client.do(f"more = [socket.create_connection(('10.31.0.2', port), 20) for port in {ports}]")
+    if x.shim:
+        wait_for("the connections to be taken", lambda: not any(map(x.rig.tage.backlog, ports)))
+    x.server.do("for each in others: os.set_inheritable(each.fileno(), True)")
+    numbers = x.server.do("[each.fileno() for each in others]")
+    x.server.begin(executes(f"for n in {numbers}: socket.socket(fileno=n).accept()[0].sendall(b'served')"), False)
+    served(client)
+    client.says("[each.recv(6, socket.MSG_WAITALL) for each in more]", [b"served"] * len(ports))
+
+
+@case
+def exec_that_waits_for_a_session(context):
+    """It has no connection, and the client lacks something. Who comes meanwhile is for the next program."""
+    x = Stage(context)
+    first = x.client(x.shim)
+    first.do("s.sendall(b'?')")
+    x.server.do("conn = l.accept()[0]")
+    x.server.says("conn.recv(1)", b"?")
+    x.server.do("conn.setblocking(False); n = 0")
+    x.server.says("while True: n += conn.send(bytes(1 << 20))", "BlockingIOError EAGAIN")
+    written = x.server.do("n")
+    os.kill(first.pid, signal.SIGSTOP)
+    x.rig.reset_flows([x.rig.tage], PORT)
+    if x.shim:
+        x.server.log.wait(SUSPENDED)
+    call = x.server.begin(executes("pass"), False)
+    if x.shim:
+        call.asleep(PPOLL)
+    late = x.client()
+    os.kill(first.pid, signal.SIGCONT)
+    if x.shim:
+        first.says("sum(iter(lambda: len(s.recv(1 << 20)), 0))", written)
+    served(late)
+
+
 @case
 def exec_of_the_server_itself(context):
     """As one that is upgraded in place."""
@@ -333,8 +539,26 @@ def exec_that_fails(context):
     x.queued()
     x.server.says("os.set_inheritable(l.fileno(), True)", None)
     x.server.says("os.execv('/etc/passwd', ['passwd'])", "PermissionError EACCES")
-    x.server.do("conn = l.accept()[0]; conn.sendall(b'served'); conn.close()")
+    x.server.do("serve()")
     served(x.clients[0])
+
+
+@with_a_broker_too
+def exec_that_fails_late(context, broker):
+    """The file is there, but is no program: all has been handed down by then. Nothing is left once it is accepted."""
+    x = Stage(context, broker=broker)
+    x.queued()
+    garbage = os.path.join(x.rig.dir, "garbage")
+    with open(garbage, "wb") as f:
+        f.write(b"\0garbage")
+    os.chmod(garbage, 0o755)
+    x.server.do("os.set_inheritable(l.fileno(), True)")
+    x.server.says(f"os.execv({garbage!r}, ['garbage'])", "OSError ENOEXEC")
+    x.server.do("idle()")
+    x.server.says("readable()", True)
+    x.server.do("serve()")
+    served(x.clients[0])
+    x.server.says("readable(quiet)", False)
 
 
 @case

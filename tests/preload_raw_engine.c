@@ -268,6 +268,10 @@ void ns_process_exiting(void)
 
 bool ns_quiet;
 
+void ns_quiet_fork_child(void)
+{
+}
+
 void ns_quiet_begin(void)
 {
 }

@@ -146,9 +146,9 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
         return false;
     l->queued = ns_now();
     if (n == 1) {
-        if (l->backlog.open) /* which stands for itself: watch.c */
-            ns_listener_stand_in(l, false);
         ns_listener_stand_in(l, true);
+        if (l->backlog.open && !l->door)
+            ns_watch_stand_in_anew(&l->o);
         ns_slots_wake();
     }
     return true;
@@ -158,14 +158,6 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
 static bool left_to_all(const struct ns_listener *l)
 {
     return !__atomic_load_n(&l->door, __ATOMIC_ACQUIRE) && ns_backlog_waits(&l->backlog);
-}
-
-static int take_left(struct ns_listener *l, struct ns_name *peer, int flags)
-{
-    int fd = -EAGAIN;
-    while (left_to_all(l) && (fd = ns_backlog_take(&l->backlog, peer, flags)) == -EPROTO)
-        ; /* of a door that another process has locked up */
-    return fd == -EPROTO ? -EAGAIN : fd;
 }
 
 /* Whether something is in the queue, or may be once the table is free. */
@@ -181,11 +173,13 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
     if (!queues(l))
         return -EAGAIN;
     ns_table_hold(&hold);
-    int fd = take_left(l, peer, flags);
+    int fd = left_to_all(l) ? ns_backlog_take(&l->backlog, peer, flags) : -EAGAIN;
     if (fd == -EAGAIN)
         fd = ns_queue_take(&l->queue, peer, flags);
     if (fd >= 0 && !ns_listener_waits(l))
         ns_listener_stand_in(l, false);
+    else if (fd >= 0 && l->backlog.open && !l->door)
+        ns_watch_stand_in_anew(&l->o);
     ns_table_unhold(&hold);
     return fd;
 }
@@ -227,7 +221,7 @@ static bool goes_to_all(void *ctx, const struct ns_queued *entry)
     struct ns_listener *l = ctx;
     if (l->door)
         return ns_door_put(l, entry->fd, &entry->peer);
-    if (!ns_backlog_put(l->backlog.in, entry->fd, &entry->peer))
+    if (!ns_backlog_put(&l->backlog, entry->fd, &entry->peer))
         return false;
     ns_internal_close(entry->fd);
     return true;
@@ -238,21 +232,43 @@ void ns_listener_share_queue(struct ns_listener *l)
     if (ns_queue_count(&l->queue) == 0 || !ns_backlog_open(&l->backlog))
         return;
     ns_queue_sift(&l->queue, 0, goes_to_all, l);
-    if (l->stood_in && !l->door) {
-        ns_listener_stand_in(l, false);
-        ns_listener_stand_in(l, true);
+    if (!l->door)
+        ns_watch_stand_in_anew(&l->o);
+}
+
+void ns_listener_pause(struct ns_listener *l)
+{
+    ns_listener_share_queue(l);
+    if (l->door || l->paused)
+        return;
+    l->paused = true;
+    l->watch_again = !l->shared;
+    ns_listener_unwatch(l);
+    l->watched = l->shared = true;
+}
+
+void ns_listener_go_on(struct ns_listener *l)
+{
+    if (l->paused && l->watch_again) {
+        l->watched = l->shared = false;
+        ns_helper_look();
     }
+    l->paused = l->watch_again = false;
 }
 
 void ns_listener_keep_backlog(struct ns_listener *l)
 {
     struct ns_name peer;
     int fd;
-    if (l->door)
-        return;
-    while (ns_queue_count(&l->queue) < NS_QUEUE_MAX && (fd = take_left(l, &peer, SOCK_CLOEXEC)) >= 0)
+    /* A thread that looks into the queue first, and then here, is to look again. */
+    __atomic_store_n(&l->pumping, true, __ATOMIC_SEQ_CST);
+    while (ns_queue_count(&l->queue) < NS_QUEUE_MAX && ns_backlog_waits(&l->backlog) &&
+           (fd = ns_backlog_take(&l->backlog, &peer, SOCK_CLOEXEC)) >= 0)
         ns_queue_put(&l->queue, fd, &peer);
-    ns_backlog_close(&l->backlog);
+    ns_watch_stand_in_anew(&l->o);
+    if (!l->door)
+        ns_backlog_close(&l->backlog);
+    __atomic_store_n(&l->pumping, false, __ATOMIC_SEQ_CST);
 }
 
 static bool names(void *id, const struct ns_queued *entry)
@@ -380,7 +396,7 @@ bool ns_listener_ready(struct ns_listener *l, int fd)
     ns_table_hold(&hold);
     if (ns_object_at(fd) == &l->o && l->door)
         ready = door_ready(l, fd);
-    else if (ns_object_at(fd) == &l->o && l->passed)
+    else if (ns_object_at(fd) == &l->o && (l->passed || l->paused))
         ready = ns_listener_waits(l) || kernel_ready(fd);
     else if (ns_object_at(fd) == &l->o)
         ready = ns_listener_waits(l) || ns_listener_pump(l, fd, 1) != 0;

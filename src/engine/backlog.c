@@ -58,12 +58,9 @@ bool ns_backlog_waits(const struct ns_backlog *b)
     return b->open && ns_sys_ppoll(&p, 1, &(struct timespec){ 0 }, NULL) == 1 && (p.revents & POLLIN);
 }
 
-bool ns_backlog_put(int in, int fd, const struct ns_name *peer)
+bool ns_backlog_put(const struct ns_backlog *b, int fd, const struct ns_name *peer)
 {
-    struct ns_name note = { .length = 0 };
-    if (fd >= 0)
-        note = *peer;
-    return ns_record_send(in, &note, sizeof note, &fd, 1) == sizeof note;
+    return ns_record_send(b->in, peer, sizeof *peer, &fd, 1) == sizeof *peer;
 }
 
 /* With no number free for it, what is taken out would be lost. */
@@ -75,19 +72,15 @@ static int number_free(int like)
 
 int ns_backlog_take(const struct ns_backlog *b, struct ns_name *peer, int flags)
 {
-    struct ns_name note = { .length = 0 };
     size_t count = 0;
     int fd = number_free(b->out);
     if (fd < 0)
         return fd;
-    ssize_t n = ns_record_receive(b->out, &note, sizeof note, &fd, 1, &count, NULL);
-    if (n < 0)
-        return (int)n;
-    if (count == 0)
-        return note.length > 0 ? -EMFILE : -EPROTO;
-    if (note.length > sizeof note.address)
-        note.length = sizeof note.address; /* another process's word */
-    *peer = note;
+    ssize_t n = ns_record_receive(b->out, peer, sizeof *peer, &fd, 1, &count, NULL);
+    if (n < 0 || count == 0)
+        return n < 0 ? (int)n : -EMFILE;
+    if (peer->length > sizeof peer->address)
+        peer->length = sizeof peer->address; /* another process's word */
     if (!(flags & SOCK_CLOEXEC))
         ns_sys_fcntl(fd, F_SETFD, 0);
     if (flags & SOCK_NONBLOCK)

@@ -22,12 +22,12 @@ void ns_backlog_close(struct ns_backlog *b);
 /* Whether something is in it. Any thread, no lock. */
 bool ns_backlog_waits(const struct ns_backlog *b);
 
-/* `fd` stays the caller's. Negative: a note without one, which wakes who polls for input.
- * False: no room. */
-bool ns_backlog_put(int in, int fd, const struct ns_name *peer);
+/* `fd` stays the caller's. False: no room. */
+bool ns_backlog_put(const struct ns_backlog *b, int fd, const struct ns_name *peer);
 
 /* Returns the oldest, under the lowest free number with `flags` as accept4 has them; -EAGAIN:
- * there is none; -EPROTO: it was a note; or a negative errno of accept4's. */
+ * there is none; or a negative errno of accept4's. Then it is there still, unless another thread has
+ * taken the last number in this very moment. */
 int ns_backlog_take(const struct ns_backlog *b, struct ns_name *peer, int flags);
 
 #endif

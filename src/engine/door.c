@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #define ROOMS 1024
@@ -45,7 +46,7 @@ static uint32_t doors; /* of this process; atomic */
 #define LEFT_MAX 8
 static struct {
     struct ns_door *door;
-    int note_fd;
+    int bell;
 } left[LEFT_MAX];
 static unsigned left_count;
 static bool heir; /* this process was forked, and inherited one */
@@ -105,32 +106,28 @@ static bool take_room(struct room *r)
     return true;
 }
 
-/* ---- the socket ---- */
+/* ---- what is in the backlog ---- */
+
+bool ns_door_waits(const struct ns_listener *l)
+{
+    const struct ns_door *d = __atomic_load_n(&l->door, __ATOMIC_ACQUIRE);
+    if (!d)
+        return false;
+    /* Programs that know of no door may take from it then. */
+    return __atomic_load_n(&d->unlocked, __ATOMIC_SEQ_CST) ? ns_backlog_waits(&l->backlog)
+                                                           : __atomic_load_n(&d->queued, __ATOMIC_SEQ_CST) > 0;
+}
 
 /* The lock is held. */
 static int take(struct ns_listener *l, struct ns_name *peer, int flags)
 {
     struct ns_door *d = l->door;
-    int fd = -EAGAIN;
-    while (d->queued > 0) {
-        fd = ns_backlog_take(&l->backlog, peer, flags);
-        if (fd == -EAGAIN) {
-            __atomic_store_n(&d->queued, 0, __ATOMIC_SEQ_CST);
-            break;
-        }
-        if (fd < 0 && fd != -EPROTO)
-            break; /* it is there still */
+    int fd = ns_door_waits(l) ? ns_backlog_take(&l->backlog, peer, flags) : -EAGAIN;
+    if (fd == -EAGAIN)
+        __atomic_store_n(&d->queued, 0, __ATOMIC_SEQ_CST);
+    else if (fd >= 0 && d->queued > 0)
         __atomic_fetch_sub(&d->queued, 1, __ATOMIC_SEQ_CST);
-        if (fd != -EPROTO)
-            break;
-    }
-    return fd == -EPROTO ? -EAGAIN : fd;
-}
-
-bool ns_door_waits(const struct ns_listener *l)
-{
-    const struct ns_door *d = __atomic_load_n(&l->door, __ATOMIC_ACQUIRE);
-    return d && __atomic_load_n(&d->queued, __ATOMIC_SEQ_CST) > 0;
+    return fd;
 }
 
 /* ---- making one ---- */
@@ -155,19 +152,26 @@ static struct ns_door *door_new(void)
     return d;
 }
 
+static bool bell_new(struct ns_listener *l)
+{
+    l->bell = ns_internal(ns_sys_eventfd2(0, EFD_CLOEXEC));
+    if (l->bell >= 0)
+        ns_internal_inherit(l->bell);
+    return l->bell >= 0;
+}
+
 bool ns_door_open(struct ns_listener *l)
 {
     if (l->door)
         return true;
     /* Version 1 finds a session by the connection before, in one process. */
-    if (l->shared || l->o.fd < 0 || ns_engine.policy.version == 1 || !ns_broker_connected() ||
-        !ns_identity() || !ns_backlog_open(&l->backlog))
+    if (l->shared || l->o.fd < 0 || ns_engine.policy.version == 1 || !ns_broker_connected() || !ns_identity())
         return false;
-    struct ns_door *d = door_new();
+    ns_listener_keep_backlog(l); /* which an exec that failed has left: a door counts what is in it */
+    struct ns_door *d = ns_backlog_open(&l->backlog) && bell_new(l) ? door_new() : NULL;
     if (!d)
-        return false; /* the socket serves without one, too */
+        return false; /* the backlog serves without one, too */
     l->room = -1;
-    d->queued = ns_backlog_waits(&l->backlog) ? NS_QUEUE_MAX : 0; /* of an exec that failed */
     __atomic_fetch_add(&doors, 1, __ATOMIC_RELAXED);
     /* What waits for this process's next accept is another's from now on, too. */
     lock(d);
@@ -183,7 +187,7 @@ void ns_door_inherit(struct ns_listener *l)
     if (l->door)
         heir = true;
     l->room = -1;
-    l->door_source.fd = -1;
+    l->door_source.fd = l->bell_source.fd = -1;
     l->stood_in = false;
 }
 
@@ -245,16 +249,17 @@ void ns_door_leave(struct ns_listener *l)
         ;
 }
 
-/* A note that has nothing in it wakes every helper. */
-static void say_unlocked(struct ns_door *d, int note_fd)
+/* Every helper hears it, and nobody stops it. */
+static void say_unlocked(struct ns_door *d, int bell)
 {
-    if (!__atomic_exchange_n(&d->unlocked, 1, __ATOMIC_SEQ_CST) && ns_backlog_put(note_fd, -1, NULL))
-        __atomic_fetch_add(&d->queued, 1, __ATOMIC_SEQ_CST);
+    uint64_t one = 1;
+    if (!__atomic_exchange_n(&d->unlocked, 1, __ATOMIC_SEQ_CST))
+        ns_sys_write(bell, &one, sizeof one);
 }
 
 void ns_door_unlock(struct ns_listener *l)
 {
-    say_unlocked(l->door, l->backlog.in);
+    say_unlocked(l->door, l->bell);
     /* Whoever was about to take something over has done it then. */
     if (lock(l->door))
         unlock(l->door);
@@ -268,7 +273,7 @@ void ns_door_unlock(struct ns_listener *l)
 void ns_doors_unlock(void)
 {
     for (unsigned i = 0; i < left_count; i++)
-        say_unlocked(left[i].door, left[i].note_fd);
+        say_unlocked(left[i].door, left[i].bell);
     for (struct ns_object *o = ns_objects; o; o = o->next)
         if (o->kind == NS_KIND_LISTENER && o->fd >= 0 && ((struct ns_listener *)o)->door)
             ns_door_unlock((struct ns_listener *)o);
@@ -276,15 +281,24 @@ void ns_doors_unlock(void)
 
 /* ---- the helper ---- */
 
-/* Something was put into the socket: whoever waits for the listener here is to know. */
+/* Another process has unlocked it. */
+static void rung(struct ns_source *source, uint32_t events, struct ns_time now)
+{
+    struct ns_listener *l = (struct ns_listener *)((char *)source - offsetof(struct ns_listener, bell_source));
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    if (!l->shared)
+        ns_door_unlock(l);
+    ns_table_unhold(&hold);
+}
+
+/* Something was put into the backlog: whoever waits for the listener here is to know. */
 static void waiting(struct ns_source *source, uint32_t events, struct ns_time now)
 {
     struct ns_listener *l =
         (struct ns_listener *)((char *)source - offsetof(struct ns_listener, door_source));
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (__atomic_load_n(&l->door->unlocked, __ATOMIC_SEQ_CST) && !l->shared)
-        ns_door_unlock(l);
     if (ns_door_waits(l))
         ns_listener_stand_in(l, true);
     ns_table_unhold(&hold);
@@ -316,7 +330,9 @@ void ns_door_join(struct ns_listener *l)
     int room = find_room(l->door);
     unlock(l->door);
     l->door_source = (struct ns_source){ .fd = l->backlog.out, .ready = waiting };
+    l->bell_source = (struct ns_source){ .fd = l->bell, .ready = rung };
     ns_loop_add(&l->door_source, EPOLLIN | EPOLLET);
+    ns_loop_add(&l->bell_source, EPOLLIN | EPOLLET);
     __atomic_store_n(&l->room, room, __ATOMIC_RELEASE);
     if (room < 0)
         ns_error("too many processes have the listener: what is lost may not come back to this one");
@@ -329,14 +345,17 @@ void ns_door_part(struct ns_listener *l)
         return;
     if (l->room >= 0) {
         ns_loop_remove(&l->door_source);
+        ns_loop_remove(&l->bell_source);
         __atomic_store_n(&l->door->rooms[l->room].inside, 0, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&l->door->rooms[l->room].alive);
     }
     if (heir && left_count < LEFT_MAX) {
         left[left_count].door = l->door;
-        left[left_count++].note_fd = l->backlog.in;
-        l->backlog.in = -1;
+        left[left_count++].bell = l->bell;
+    } else {
+        ns_internal_close(l->bell);
     }
+    l->bell = -1;
     ns_backlog_close(&l->backlog);
     l->room = -1;
     __atomic_fetch_sub(&doors, 1, __ATOMIC_RELAXED);
@@ -386,7 +405,7 @@ bool ns_door_put(struct ns_listener *l, int fd, const struct ns_name *peer)
     if (d->queued >= NS_QUEUE_MAX)
         return false;
     __atomic_fetch_add(&d->queued, 1, __ATOMIC_SEQ_CST);
-    if (!ns_backlog_put(l->backlog.in, fd, peer)) {
+    if (!ns_backlog_put(&l->backlog, fd, peer)) {
         __atomic_fetch_sub(&d->queued, 1, __ATOMIC_SEQ_CST);
         return false;
     }

@@ -42,10 +42,10 @@ static bool left_relayed(struct ns_object *o)
     return o->kind == NS_KIND_RELAYED && ns_object_inherited(o) >= 0;
 }
 
-/* A listener for which connections wait that the kernel knows nothing of. Table held. */
-static bool left_waiting(struct ns_object *o)
+/* A listener; connections may wait for it that the kernel knows nothing of. Table held. */
+static bool left_listening(struct ns_object *o)
 {
-    return o->kind == NS_KIND_LISTENER && ns_object_inherited(o) >= 0 && ns_listener_waits((struct ns_listener *)o);
+    return o->kind == NS_KIND_LISTENER && ns_object_inherited(o) >= 0;
 }
 
 static bool any_left(bool (*is)(struct ns_object *o))
@@ -61,7 +61,7 @@ static bool any_left(bool (*is)(struct ns_object *o))
 
 bool ns_exec_concerned(void)
 {
-    return ns_table && ns_objects && (next_left_behind() >= 0 || any_left(left_relayed) || any_left(left_waiting));
+    return ns_table && ns_objects && (next_left_behind() >= 0 || any_left(left_relayed) || any_left(left_listening));
 }
 
 bool ns_exec_key_sound(const char *psk)
@@ -81,16 +81,24 @@ static void unlock_listeners(void)
     bool any = false;
     ns_table_hold(&hold);
     for (struct ns_object *o = ns_objects; o; o = o->next) {
-        if (o->kind != NS_KIND_LISTENER || ns_object_inherited(o) < 0)
+        if (!left_listening(o))
             continue;
         any = true;
         if (((struct ns_listener *)o)->door)
             ns_door_unlock((struct ns_listener *)o);
-        ns_listener_share_queue((struct ns_listener *)o);
     }
     ns_table_unhold(&hold);
     if (any)
         ns_hello_mute();
+}
+
+/* From here on only the kernel keeps what comes to a listener that the next program has. Not before: what is waited for may be
+ * a session whose RESUME comes there. Table held. */
+static void pause_listeners(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (left_listening(o))
+            ns_listener_pause((struct ns_listener *)o);
 }
 
 /* Whether one of them has to be waited for; table held. */
@@ -119,13 +127,14 @@ static int hand_down(void)
         ns_sys_ppoll(NULL, 0, &(struct timespec){ 0, 1000000 }, NULL);
         ns_table_hold(&hold);
     }
+    pause_listeners();
     bool begun = ns_heirloom_begin();
     for (struct ns_object *o = ns_objects; begun && o; o = o->next)
         if (left_behind(o) >= 0)
             ns_heirloom_add((struct ns_sock *)o);
         else if (left_relayed(o))
             ns_heirloom_add_relayed((struct ns_sock *)o);
-        else if (left_waiting(o))
+        else if (left_listening(o) && ns_listener_waits((struct ns_listener *)o))
             ns_heirloom_add_listener((struct ns_listener *)o);
     int file = begun ? ns_heirloom_end() : -1;
     ns_table_unhold(&hold);
@@ -134,6 +143,7 @@ static int hand_down(void)
 
 int ns_exec_prepare(bool followed)
 {
+    struct ns_hold hold;
     int fd, heirloom = -1;
     if (!ns_table || !ns_objects)
         return -1;
@@ -156,11 +166,26 @@ int ns_exec_prepare(bool followed)
     }
     if (heirloom >= 0)
         ns_heirloom_pass_on();
+    ns_table_hold(&hold);
+    pause_listeners();
+    ns_table_unhold(&hold);
     return heirloom;
+}
+
+static void listeners_go_on(void)
+{
+    struct ns_hold hold;
+    ns_table_hold(&hold);
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_LISTENER)
+            ns_listener_go_on((struct ns_listener *)o);
+    ns_table_unhold(&hold);
 }
 
 void ns_exec_failed(int heirloom)
 {
+    if (ns_table && ns_objects)
+        listeners_go_on();
     if (heirloom < 0)
         return;
     ns_heirloom_undo();

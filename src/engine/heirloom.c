@@ -20,7 +20,7 @@
 
 #define MAGIC       0x6e73686569726c32u /* raised where a field moves and no size shows it */
 #define ESTATES_MAX 64 /* that one program leaves to another */
-#define BACKLOGS_MAX 16
+#define BACKLOGS_MAX 64
 #define NUMBERS_MAX 16 /* descriptors of one session */
 
 struct head {
@@ -157,7 +157,9 @@ void ns_heirloom_add_listener(struct ns_listener *l)
     ns_object_each_fd(&l->o, add_number, &i);
     i.inode = inode_of(l->o.fd);
     i.next = made_bytes + sizeof i;
-    if (i.numbers == 0 || i.numbers > NUMBERS_MAX || i.inode == 0 || !l->backlog.open ||
+    if (i.numbers > NUMBERS_MAX)
+        i.numbers = NUMBERS_MAX; /* under those it is known */
+    if (i.numbers == 0 || i.inode == 0 || !l->backlog.open ||
         made_backlogs_count == BACKLOGS_MAX || !put(&i, sizeof i, made_bytes))
         return;
     made_backlogs[made_backlogs_count++] = l->backlog;

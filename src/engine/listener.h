@@ -25,12 +25,14 @@ struct ns_listener {
     bool shared;                          /* with a forked child: left to the kernel; table */
     bool passed;                          /* so are those that came or went by SCM_RIGHTS (shared.h); table */
     uint32_t parent;                      /* the process that it was inherited from, 0 for none; table */
+    bool paused, watch_again;             /* exec is near: left to the kernel; and not, if it fails; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
     bool stood_in;                        /* it is readable whatever its socket says (watch.h); table */
 
     struct ns_backlog backlog;    /* what whoever of several processes accepts next is to get; table */
     struct ns_door *door;         /* several processes accept from it (door.h); table, atomic */
-    struct ns_source door_source; /* helper */
+    int bell;                     /* rings, for all of them, when it is unlocked */
+    struct ns_source door_source, bell_source; /* helper */
     int room;                     /* this process's in the door, or -1; helper, atomic */
     uint32_t seen;                /* how much was accepted when something began to wait; helper */
     uint32_t delay_ms;            /* how long it is left to the application; helper */
@@ -77,6 +79,11 @@ bool ns_listener_own(uint16_t port);
 /* Whether connections wait that nobody can look into: any session's first may be among
  * them. Table held. */
 bool ns_listener_hides(void);
+
+/* Exec is near: what waits is the next program's, too, and nothing more is taken from the
+ * kernel; until it has failed. Table held. */
+void ns_listener_pause(struct ns_listener *l);
+void ns_listener_go_on(struct ns_listener *l);
 
 /* What waits in there is this process's alone from now on. Table held. */
 void ns_listener_keep_backlog(struct ns_listener *l);

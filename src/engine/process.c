@@ -61,9 +61,14 @@ static void await_none(bool (*is)(const struct ns_sock *))
     }
 }
 
+/* The process that forks. Its child cannot ask for it: that one may have ended by then. */
+static uint32_t forker;
+
 /* Children that accept, too, go on as this process does, if they can reach each other. */
 static void prepare_listeners(void)
 {
+    if (__atomic_load_n(&ns_count_listeners, __ATOMIC_RELAXED))
+        forker = (uint32_t)ns_sys_getpid();
     for (struct ns_object *o = ns_objects; o; o = o->next)
         if (o->kind == NS_KIND_LISTENER && o->fd >= 0 && !ns_door_open((struct ns_listener *)o))
             ns_listener_share_queue((struct ns_listener *)o);
@@ -300,13 +305,13 @@ static void inherit_listener(struct ns_listener *l)
 {
     l->source = (struct ns_source){ .fd = -1 };
     l->timer = (struct ns_timer){ 0 };
-    l->pumping = l->accepting = l->announced = l->stood_in = false;
+    l->paused = l->watch_again = l->pumping = l->accepting = l->announced = l->stood_in = false;
     ns_queue_forget(&l->queue);
     ns_count_listeners++;
     if (!l->door) {
         l->watched = l->shared = true;
-        l->parent = (uint32_t)ns_sys_getppid();
-        l->stood_in = ns_listener_backlogged(l); /* the parent's stands in its epoll descriptors, which are the same */
+        l->parent = forker;
+        l->stood_in = l->backlog.open; /* the parent's stands in its epoll descriptors, which are the same */
         ns_count_special += l->stood_in;
         return;
     }

@@ -7,6 +7,7 @@
 #include "engine/listener.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
+#include "engine/watch.h"
 
 /* A descriptor of the next session that is more than plain TCP, or -1. */
 static int next_session(void)
@@ -38,26 +39,56 @@ static void lend_all(void)
     ns_table_unhold(&hold);
 }
 
+/* In a sandbox nothing is taken out of it any more. A child leaves what waits to the others, who
+ * may be there to accept; one whose parent has gone, or that never had one here, is most likely who accepts. */
+static void settle_backlog(struct ns_listener *l)
+{
+    bool of_parent = l->parent != 0 && (uint32_t)ns_sys_getppid() == l->parent;
+    if (l->door)
+        return;
+    if (!of_parent) {
+        ns_listener_keep_backlog(l);
+    } else {
+        ns_watch_drop_all(&l->o);
+        ns_backlog_close(&l->backlog);
+    }
+}
+
+static void settle_listeners(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next) {
+        struct ns_listener *l = (struct ns_listener *)o;
+        if (o->kind != NS_KIND_LISTENER)
+            continue;
+        /* Other processes must not promise what this one, which may accept, cannot keep. */
+        if (l->door && o->fd >= 0)
+            ns_door_unlock(l);
+        ns_listener_unwatch(l);
+        settle_backlog(l);
+    }
+}
+
 /* What the application has not accepted yet waits in a listener's queue: that one stays. */
 static void forget_all(void)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
+    settle_listeners(); /* while epoll descriptors are known */
     for (struct ns_object *o = ns_objects, *next; o; o = next) {
         next = o->next;
-        if (o->kind == NS_KIND_LISTENER) {
-            /* Other processes must not promise what this one, which may accept, cannot keep. */
-            if (((struct ns_listener *)o)->door && o->fd >= 0)
-                ns_door_unlock((struct ns_listener *)o);
-            ns_listener_unwatch((struct ns_listener *)o);
-            ns_listener_keep_backlog((struct ns_listener *)o);
-            if (ns_queue_count(&((struct ns_listener *)o)->queue) > 0)
-                continue;
-        }
+        if (o->kind == NS_KIND_LISTENER && ns_queue_count(&((struct ns_listener *)o)->queue) > 0)
+            continue;
         for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
             ns_table_remove(fd);
     }
     ns_table_unhold(&hold);
+}
+
+void ns_quiet_fork_child(void)
+{
+    for (struct ns_object *o = ns_objects; o; o = o->next)
+        if (o->kind == NS_KIND_LISTENER)
+            ns_queue_forget(&((struct ns_listener *)o)->queue);
 }
 
 void ns_quiet_begin(void)

@@ -185,6 +185,8 @@ void ns_process_exiting(void);
 /* Before the call that puts the process into a sandbox (quiet.h). Waits for sessions
  * that are suspended, as exec does. Any thread. */
 void ns_quiet_begin(void);
+/* In a child of a process in a sandbox: what waits to be accepted is the parent's. */
+void ns_quiet_fork_child(void);
 extern bool ns_quiet;
 
 #endif

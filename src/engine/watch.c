@@ -78,6 +78,42 @@ struct ns_watch *ns_watch_also(const struct ns_watch *w)
     return matching(w->hash_next, w->epoll, w->event.data.u64);
 }
 
+/* What the kernel has now for a one-shot registration: whether it still is
+ * armed. (proc(5), /proc/pid/fdinfo of an epoll descriptor.) */
+static uint32_t armed_as(const struct ns_watch *w, int registered)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", w->epoll->fd);
+    int fd = ns_sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return w->event.events;
+    uint32_t found = w->event.events;
+    char want[32];
+    int len = snprintf(want, sizeof want, "tfd: %8d ", registered);
+    size_t kept = 0;
+    ssize_t n;
+    while ((n = ns_sys_read(fd, text + kept, sizeof text - 1 - kept)) > 0) {
+        kept += (size_t)n;
+        text[kept] = '\0';
+        char *line = text, *end;
+        while ((end = strchr(line, '\n'))) {
+            char *events = strstr(line, "events:");
+            if (strncmp(line, want, (size_t)len) == 0 && events && events < end)
+                found = (uint32_t)strtoul(events + 7, NULL, 16);
+            line = end + 1;
+        }
+        kept = (size_t)(text + kept - line);
+        memmove(text, line, kept);
+    }
+    ns_sys_close(fd);
+    return found;
+}
+
+static uint32_t armed_events(const struct ns_watch *w)
+{
+    return armed_as(w, w->fd);
+}
+
 /* ---- stand-ins ---- */
 
 static uint32_t stand_in_events(uint32_t events)
@@ -89,20 +125,33 @@ static void stand_in_off(struct ns_watch *w)
 {
     if (w->stand_in < 0)
         return;
-    /* A copy in a child that libc did not make would keep it registered (epoll(7), Q6). */
-    ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->stand_in, NULL);
+    /* A copy in a child that libc did not make would keep it registered (epoll(7), Q6). What the parent has registered
+     * is its, too: like the listener itself it stays when it is closed here. */
+    if (!w->parents)
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->stand_in, NULL);
     ns_internal_close(w->stand_in);
     w->stand_in = -1;
+    w->parents = false;
+}
+
+/* The application takes the registration out, or makes another of it. */
+static void stand_in_out(struct ns_watch *w)
+{
+    w->parents = false;
+    stand_in_off(w);
 }
 
 /* What several processes have is readable itself, for as long as it is: it may be another that takes it, and the epoll
- * descriptor may be theirs as well. */
+ * descriptor may be theirs as well. So it is a forked child's, too, who can take it out there. */
 static int stand_in_for(const struct ns_object *o)
 {
     const struct ns_listener *l = (const struct ns_listener *)o;
-    if (o->kind == NS_KIND_LISTENER && !l->door && ns_queue_count(&l->queue) == 0 && ns_backlog_waits(&l->backlog))
-        return ns_sys_fcntl(l->backlog.out, F_DUPFD_CLOEXEC, 0);
-    return ns_sys_eventfd2(1, EFD_CLOEXEC);
+    if (o->kind != NS_KIND_LISTENER || l->door || !l->backlog.open || ns_queue_count(&l->queue) > 0)
+        return ns_internal(ns_sys_eventfd2(1, EFD_CLOEXEC));
+    int fd = ns_internal(ns_sys_fcntl(l->backlog.out, F_DUPFD_CLOEXEC, 0));
+    if (fd >= 0)
+        ns_internal_inherit(fd);
+    return fd;
 }
 
 static void stand_in_on(struct ns_watch *w)
@@ -110,13 +159,24 @@ static void stand_in_on(struct ns_watch *w)
     struct epoll_event e = { .events = stand_in_events(w->event.events), .data = w->event.data };
     if (!(w->event.events & (EPOLLIN | EPOLLRDNORM)))
         return;
-    if (w->stand_in >= 0) {
-        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->stand_in, &e);
+    /* Parent or child may have taken it out. */
+    if (w->stand_in >= 0 && ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->stand_in, &e) != -ENOENT)
         return;
-    }
-    w->stand_in = ns_internal(stand_in_for(w->object));
+    if (w->stand_in < 0)
+        w->stand_in = stand_in_for(w->object);
     if (w->stand_in >= 0)
         ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->stand_in, &e);
+}
+
+void ns_watch_stand_in_anew(struct ns_object *o)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        bool is = w->stand_in >= 0;
+        bool fired = is && (w->event.events & EPOLLONESHOT) && !(armed_as(w, w->stand_in) & (EPOLLIN | EPOLLRDNORM));
+        stand_in_off(w);
+        if (is && !fired)
+            stand_in_on(w);
+    }
 }
 
 void ns_watch_stand_in(struct ns_object *o, bool on)
@@ -136,37 +196,6 @@ void ns_watch_stand_in(struct ns_object *o, bool on)
 static int ctl(const struct ns_watch *w, int op, struct epoll_event *event)
 {
     return ns_object_at(w->fd) == w->object ? ns_sys_epoll_ctl(w->epoll->fd, op, w->fd, event) : -EBADF;
-}
-
-/* What the kernel has now for a one-shot registration: whether it still is
- * armed. (proc(5), /proc/pid/fdinfo of an epoll descriptor.) */
-static uint32_t armed_events(const struct ns_watch *w)
-{
-    char path[64], text[4096];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", w->epoll->fd);
-    int fd = ns_sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return w->event.events;
-    uint32_t found = w->event.events;
-    char want[32];
-    int len = snprintf(want, sizeof want, "tfd: %8d ", w->fd);
-    size_t kept = 0;
-    ssize_t n;
-    while ((n = ns_sys_read(fd, text + kept, sizeof text - 1 - kept)) > 0) {
-        kept += (size_t)n;
-        text[kept] = '\0';
-        char *line = text, *end;
-        while ((end = strchr(line, '\n'))) {
-            char *events = strstr(line, "events:");
-            if (strncmp(line, want, (size_t)len) == 0 && events && events < end)
-                found = (uint32_t)strtoul(events + 7, NULL, 16);
-            line = end + 1;
-        }
-        kept = (size_t)(text + kept - line);
-        memmove(text, line, kept);
-    }
-    ns_sys_close(fd);
-    return found;
 }
 
 /* A one-shot registration that has fired is left to the application: the kernel
@@ -291,7 +320,10 @@ NS_EACH_FORK void ns_watch_fork_child(void)
 {
     for (struct ns_object *o = ns_objects; o; o = o->next)
         for (struct ns_watch *w = o->kind == NS_KIND_EPOLL ? NULL : o->watches; w; w = w->next)
-            w->stand_in = -1;
+            if (ns_internal_inherited(w->stand_in))
+                w->parents = true;
+            else
+                w->stand_in = -1;
 }
 
 static void unlink_from(struct ns_watch **list, struct ns_watch *w, bool in)
@@ -410,10 +442,10 @@ static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event
     w->told_writable = false;
     w->muted = muted;
     hash_in(w);
-    if (readable_anyway(w->object)) {
-        stand_in_off(w);
+    if (readable_anyway(w->object) && (event->events & (EPOLLIN | EPOLLRDNORM)))
         stand_in_on(w);
-    }
+    else
+        stand_in_out(w);
     return 0;
 }
 
@@ -479,6 +511,7 @@ int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
             r = modify(w, epfd, fd, event);
         } else if (w && op == EPOLL_CTL_DEL) {
             r = w->removed ? 0 : ns_sys_epoll_ctl(epfd, op, fd, event);
+            stand_in_out(w);
             drop(w);
         } else if (ns_object_suspended(o) || find_strayed(o, epoll, fd)) {
             r = -ENOENT;

@@ -17,6 +17,7 @@ struct ns_watch {
     int fd; /* the number it was registered under */
     struct epoll_event event;
     int stand_in; /* an always readable descriptor registered beside it, or -1 */
+    bool parents; /* that is the parent's, in its epoll descriptor */
     bool removed; /* not in the kernel now */
     bool strayed; /* its number was closed: it is under another of the object's, which nobody chose */
     bool told_writable; /* since it was made or changed, while the first bytes were awaited */
@@ -55,10 +56,13 @@ struct ns_watch *ns_watch_also(const struct ns_watch *w);
 void ns_watch_rearm(struct ns_watch *w);
 void ns_watch_take_out(struct ns_watch *w);
 
+/* What stands in is another thing now; where it was told of already, it is not told of again. */
+void ns_watch_stand_in_anew(struct ns_object *o);
+
 /* Takes over a registration that was made before the object was. */
 void ns_watch_adopt(struct ns_object *o, int fd);
 
-/* In a forked child: what stands in belongs to the parent. */
+/* In a forked child: what stands in belongs to the parent, but for what both have. */
 void ns_watch_fork_child(void);
 
 /* Forgets all registrations of an object. */

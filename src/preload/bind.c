@@ -72,6 +72,8 @@ static void fork_child(void)
 {
     if (ns_ready())
         ns_fork_child();
+    else if (ns_table)
+        ns_quiet_fork_child();
 }
 
 /*

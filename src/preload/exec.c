@@ -191,7 +191,8 @@ static char *const *with_heirloom(char *const envp[], size_t n, char **out, char
         }                                                                                               \
         r_ = call;                                                                                      \
         saved_ = errno;                                                                                 \
-        ns_exec_failed(heirloom_);                                                                      \
+        if (ns_ready())                                                                                 \
+            ns_exec_failed(heirloom_);                                                                  \
         errno = saved_;                                                                                 \
         r_;                                                                                             \
     })
