@@ -174,12 +174,13 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
         return -EAGAIN;
     ns_table_hold(&hold);
     int fd = left_to_all(l) ? ns_backlog_take(&l->backlog, peer, flags) : -EAGAIN;
-    if (fd == -EAGAIN)
+    bool own = fd == -EAGAIN;
+    if (own)
         fd = ns_queue_take(&l->queue, peer, flags);
     if (fd >= 0 && !ns_listener_waits(l))
         ns_listener_stand_in(l, false);
-    else if (fd >= 0 && l->backlog.open && !l->door)
-        ns_watch_stand_in_anew(&l->o);
+    else if (fd >= 0 && own && ns_queue_count(&l->queue) == 0 && !l->door)
+        ns_watch_stand_in_anew(&l->o); /* what the others have, too, stands for itself */
     ns_table_unhold(&hold);
     return fd;
 }
@@ -260,6 +261,8 @@ void ns_listener_keep_backlog(struct ns_listener *l)
 {
     struct ns_name peer;
     int fd;
+    if (!l->backlog.open)
+        return;
     /* A thread that looks into the queue first, and then here, is to look again. */
     __atomic_store_n(&l->pumping, true, __ATOMIC_SEQ_CST);
     while (ns_queue_count(&l->queue) < NS_QUEUE_MAX && ns_backlog_waits(&l->backlog) &&

@@ -166,9 +166,11 @@ int ns_exec_prepare(bool followed)
     }
     if (heirloom >= 0)
         ns_heirloom_pass_on();
-    ns_table_hold(&hold);
-    pause_listeners();
-    ns_table_unhold(&hold);
+    if (ns_table_own() && !ns_table_lent()) {
+        ns_table_hold(&hold);
+        pause_listeners();
+        ns_table_unhold(&hold);
+    }
     return heirloom;
 }
 
@@ -184,7 +186,7 @@ static void listeners_go_on(void)
 
 void ns_exec_failed(int heirloom)
 {
-    if (ns_table && ns_objects)
+    if (ns_table && ns_objects && ns_table_own() && !ns_table_lent())
         listeners_go_on();
     if (heirloom < 0)
         return;

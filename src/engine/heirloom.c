@@ -56,7 +56,7 @@ static struct head made NS_LARGE; /* table */
 static int made_file = -1;
 static uint64_t made_bytes;
 static struct ns_estate *made_estates[ESTATES_MAX] NS_LARGE;
-static struct ns_backlog made_backlogs[BACKLOGS_MAX];
+static struct ns_backlog made_backlogs[BACKLOGS_MAX] NS_LARGE;
 static unsigned made_backlogs_count;
 
 static bool put(const void *from, size_t bytes, uint64_t at)
