@@ -421,6 +421,64 @@ def fork_with_one_shot(context):
     x.server.says("ended(pid)", 0)
 
 
+@with_a_broker_too
+def fork_and_told_again(context, broker):
+    """A child has taken the one before; what comes later is told for as long as it waits, however it is registered."""
+    x = Stage(context, broker=broker)
+    x.server.do("watch()")
+    x.queued()
+    x.server.says("told()", True)
+    x.server.says("ended(child())", 0)
+    served(x.clients[0])
+    for way in ("e.modify(l, select.EPOLLIN)", "e.unregister(l); e.register(l, select.EPOLLIN)", "watch()"):
+        x.server.do(way)
+        client = x.client()
+        x.server.says("[told(), told()]", [True, True])
+        x.server.says("told()", True)
+        x.server.do("serve()")
+        served(client)
+        x.server.says("told(quiet)", False)
+
+
+@with_a_broker_too
+def fork_and_taken_out(context, broker):
+    """A child has taken one of three, and ended. A listener that is in no epoll descriptor is not told of."""
+    x = Stage(context, broker=broker)
+    x.server.do("watch()")
+    x.queued(3)
+    x.server.says("ended(child())", 0)
+    x.server.do("e.unregister(l)")
+    x.server.says("told(quiet)", False)
+    x.server.do("e.register(l, select.EPOLLIN)")
+    for _ in range(2):
+        x.server.says("told()", True)
+        x.server.do("serve()")
+    x.server.says("told(quiet)", False)
+    for client in x.clients:
+        served(client)
+
+
+@with_a_broker_too
+def fork_by_a_child(context, broker):
+    """A worker with an epoll descriptor of its own, whose child takes one of three and closes the listener."""
+    x = Stage(context, broker=broker)
+    x.queued(3)
+    x.server.do("""pid = os.fork()
+if pid == 0:
+    try:
+        watch()
+        assert told() and ended(child('serve(); l.close(); os._exit(0)')) == 0
+        for _ in range(2):
+            assert told()
+            serve()
+        os._exit(1 if told(quiet) else 0)
+    finally:
+        os._exit(2)""")
+    for client in x.clients:
+        served(client)
+    x.server.says("ended(pid)", 0)
+
+
 def executes(wait):
     return (f"import sys; os.set_inheritable(l.fileno(), True); "
             f"os.execv(sys.executable, [sys.executable, '-c', {PROGRAM!r}, str(l.fileno()), {wait!r}])")

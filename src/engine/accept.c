@@ -110,6 +110,12 @@ static void begin_session(int fd, const struct ns_name *peer, bool bytes_here, b
 
 /* ---- the queue of the application's connections ---- */
 
+/* Besides the backlog, which stands for itself. */
+bool ns_listener_hidden(const struct ns_listener *l)
+{
+    return ns_queue_count(&l->queue) > 0;
+}
+
 /* A door knows it by a count, which costs no system call. */
 bool ns_listener_backlogged(const struct ns_listener *l)
 {
@@ -134,7 +140,7 @@ static void stand_in_over(struct ns_listener *l)
 {
     struct ns_hold hold;
     ns_table_hold(&hold);
-    if (!ns_listener_waits(l))
+    if (!ns_listener_hidden(l))
         ns_listener_stand_in(l, false);
     ns_table_unhold(&hold);
 }
@@ -147,8 +153,6 @@ static bool enqueue(struct ns_listener *l, int fd, const struct ns_name *peer)
     l->queued = ns_now();
     if (n == 1) {
         ns_listener_stand_in(l, true);
-        if (l->backlog.open && !l->door)
-            ns_watch_stand_in_anew(&l->o);
         ns_slots_wake();
     }
     return true;
@@ -174,13 +178,10 @@ static int dequeue(struct ns_listener *l, struct ns_name *peer, int flags)
         return -EAGAIN;
     ns_table_hold(&hold);
     int fd = left_to_all(l) ? ns_backlog_take(&l->backlog, peer, flags) : -EAGAIN;
-    bool own = fd == -EAGAIN;
-    if (own)
+    if (fd == -EAGAIN)
         fd = ns_queue_take(&l->queue, peer, flags);
-    if (fd >= 0 && !ns_listener_waits(l))
+    if (fd >= 0 && !ns_listener_hidden(l))
         ns_listener_stand_in(l, false);
-    else if (fd >= 0 && own && ns_queue_count(&l->queue) == 0 && !l->door)
-        ns_watch_stand_in_anew(&l->o); /* what the others have, too, stands for itself */
     ns_table_unhold(&hold);
     return fd;
 }
@@ -228,13 +229,45 @@ static bool goes_to_all(void *ctx, const struct ns_queued *entry)
     return true;
 }
 
+void ns_listener_accompany(struct ns_listener *l, bool on)
+{
+    if (l->accompanied == on)
+        return;
+    l->accompanied = on;
+    __atomic_fetch_add(&ns_count_special, on ? 1 : -1u, __ATOMIC_SEQ_CST);
+    ns_watch_accompany(&l->o, on);
+}
+
 void ns_listener_share_queue(struct ns_listener *l)
 {
     if (ns_queue_count(&l->queue) == 0 || !ns_backlog_open(&l->backlog))
         return;
     ns_queue_sift(&l->queue, 0, goes_to_all, l);
+    ns_listener_accompany(l, true);
+    if (!ns_listener_hidden(l))
+        ns_listener_stand_in(l, false);
+}
+
+void ns_listener_drop_backlog(struct ns_listener *l)
+{
+    ns_listener_accompany(l, false);
     if (!l->door)
-        ns_watch_stand_in_anew(&l->o);
+        ns_backlog_close(&l->backlog);
+}
+
+void ns_listener_keep_backlog(struct ns_listener *l)
+{
+    struct ns_name peer;
+    int fd;
+    /* A thread that looks into the queue first, and then into the backlog, is to look again. */
+    __atomic_store_n(&l->pumping, true, __ATOMIC_SEQ_CST);
+    while (ns_queue_count(&l->queue) < NS_QUEUE_MAX && ns_backlog_waits(&l->backlog) &&
+           (fd = ns_backlog_take(&l->backlog, &peer, SOCK_CLOEXEC)) >= 0)
+        ns_queue_put(&l->queue, fd, &peer);
+    if (ns_listener_hidden(l))
+        ns_listener_stand_in(l, true);
+    ns_listener_drop_backlog(l);
+    __atomic_store_n(&l->pumping, false, __ATOMIC_SEQ_CST);
 }
 
 void ns_listener_pause(struct ns_listener *l)
@@ -243,35 +276,16 @@ void ns_listener_pause(struct ns_listener *l)
     if (l->door || l->paused)
         return;
     l->paused = true;
-    l->watch_again = !l->shared;
-    ns_listener_unwatch(l);
-    l->watched = l->shared = true;
+    if (!l->shared)
+        ns_listener_unwatch(l);
 }
 
 void ns_listener_go_on(struct ns_listener *l)
 {
-    if (l->paused && l->watch_again) {
-        l->watched = l->shared = false;
-        ns_helper_look();
-    }
-    l->paused = l->watch_again = false;
-}
-
-void ns_listener_keep_backlog(struct ns_listener *l)
-{
-    struct ns_name peer;
-    int fd;
-    if (!l->backlog.open)
+    if (!l->paused)
         return;
-    /* A thread that looks into the queue first, and then here, is to look again. */
-    __atomic_store_n(&l->pumping, true, __ATOMIC_SEQ_CST);
-    while (ns_queue_count(&l->queue) < NS_QUEUE_MAX && ns_backlog_waits(&l->backlog) &&
-           (fd = ns_backlog_take(&l->backlog, &peer, SOCK_CLOEXEC)) >= 0)
-        ns_queue_put(&l->queue, fd, &peer);
-    ns_watch_stand_in_anew(&l->o);
-    if (!l->door)
-        ns_backlog_close(&l->backlog);
-    __atomic_store_n(&l->pumping, false, __ATOMIC_SEQ_CST);
+    l->paused = false;
+    ns_helper_look();
 }
 
 static bool names(void *id, const struct ns_queued *entry)
@@ -330,7 +344,7 @@ static void sift(struct ns_listener *l)
     ns_queue_sift(&l->queue, least, goes_to_helper, &s);
     for (unsigned i = 0; i < s.count; i++)
         ns_helper_give(s.fds[i]);
-    if (s.count > 0 && !ns_listener_waits(l))
+    if (s.count > 0 && !ns_listener_hidden(l))
         ns_listener_stand_in(l, false);
 }
 
@@ -532,7 +546,7 @@ static void take_over(struct ns_timer *timer, struct ns_time now)
         l->delay_ms = take_over_door(l)                ? DOOR_MS
                       : 2 * l->delay_ms < DOOR_MOST_MS ? 2 * l->delay_ms
                                                        : DOOR_MOST_MS;
-    else if (l->o.fd >= 0 && !busy && !l->shared)
+    else if (l->o.fd >= 0 && !busy && !l->shared && !l->paused)
         full = ns_listener_pump(l, l->source.fd, NS_QUEUE_MAX) < 0;
     full |= ns_queue_count(&l->queue) == NS_QUEUE_MAX || (l->door && ns_door_full(l));
     bool again = full || undecided(l, now);
@@ -577,7 +591,7 @@ void ns_listeners_watch(struct ns_time now)
             continue;
         if (o->fd >= 0 && l->door)
             ns_door_join(l);
-        if (o->fd >= 0 && !l->watched) {
+        if (o->fd >= 0 && !l->watched && !l->paused) {
             watch(l);
         } else if (o->fd < 0) {
             ns_timer_clear(&l->timer);
@@ -612,8 +626,7 @@ void ns_listener_close(struct ns_listener *l)
     ns_listener_stand_in(l, false);
     ns_queue_sift(&l->queue, 0, goes_away, NULL);
     ns_watch_drop_all(&l->o);
-    if (!l->door)
-        ns_backlog_close(&l->backlog);
+    ns_listener_drop_backlog(l);
     if (l->door && !ns_helper_running() && !ns_slots_inside(l))
         ns_door_part(l); /* nobody else will */
 }

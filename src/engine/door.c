@@ -35,6 +35,7 @@ struct ns_door {
     uint32_t queued;   /* connections in the socket, or more; lock, atomic */
     uint32_t accepted; /* rises; lock, atomic */
     uint32_t unlocked; /* atomic */
+    bool uncounted;    /* there was something in it before; constant */
     uint32_t high;     /* rooms from here on were never used; lock */
     struct room rooms[ROOMS];
 };
@@ -113,9 +114,10 @@ bool ns_door_waits(const struct ns_listener *l)
     const struct ns_door *d = __atomic_load_n(&l->door, __ATOMIC_ACQUIRE);
     if (!d)
         return false;
-    /* Programs that know of no door may take from it then. */
-    return __atomic_load_n(&d->unlocked, __ATOMIC_SEQ_CST) ? ns_backlog_waits(&l->backlog)
-                                                           : __atomic_load_n(&d->queued, __ATOMIC_SEQ_CST) > 0;
+    /* Programs that know of no door may take from one that is unlocked. */
+    return d->uncounted || __atomic_load_n(&d->unlocked, __ATOMIC_SEQ_CST)
+               ? ns_backlog_waits(&l->backlog)
+               : __atomic_load_n(&d->queued, __ATOMIC_SEQ_CST) > 0;
 }
 
 /* The lock is held. */
@@ -167,17 +169,19 @@ bool ns_door_open(struct ns_listener *l)
     /* Version 1 finds a session by the connection before, in one process. */
     if (l->shared || l->o.fd < 0 || ns_engine.policy.version == 1 || !ns_broker_connected() || !ns_identity())
         return false;
-    ns_listener_keep_backlog(l); /* which an exec that failed has left: a door counts what is in it */
+    bool before = l->backlog.open; /* by an exec that failed: nobody has counted what is in it */
     struct ns_door *d = ns_backlog_open(&l->backlog) && bell_new(l) ? door_new() : NULL;
     if (!d)
         return false; /* the backlog serves without one, too */
     l->room = -1;
+    d->uncounted = before;
     __atomic_fetch_add(&doors, 1, __ATOMIC_RELAXED);
     /* What waits for this process's next accept is another's from now on, too. */
     lock(d);
     __atomic_store_n(&l->door, d, __ATOMIC_RELEASE);
     ns_listener_share_queue(l);
     unlock(d);
+    ns_listener_accompany(l, true);
     ns_helper_look();
     return true;
 }
@@ -295,13 +299,6 @@ static void rung(struct ns_source *source, uint32_t events, struct ns_time now)
 /* Something was put into the backlog: whoever waits for the listener here is to know. */
 static void waiting(struct ns_source *source, uint32_t events, struct ns_time now)
 {
-    struct ns_listener *l =
-        (struct ns_listener *)((char *)source - offsetof(struct ns_listener, door_source));
-    struct ns_hold hold;
-    ns_table_hold(&hold);
-    if (ns_door_waits(l))
-        ns_listener_stand_in(l, true);
-    ns_table_unhold(&hold);
     ns_slots_wake();
 }
 

@@ -327,6 +327,7 @@ static void take_listener(const struct item *i)
         return;
     }
     ((struct ns_listener *)o)->backlog = b;
+    ns_listener_accompany((struct ns_listener *)o, true);
     put_under(i, o);
 }
 

@@ -60,11 +60,6 @@ void ns_internal_inherit(int fd)
         set(&word_at(fd / 64)->inherited, fd, true);
 }
 
-bool ns_internal_inherited(int fd)
-{
-    return (unsigned)fd < NS_FD_MAX && (__atomic_load_n(&word_at(fd / 64)->inherited, __ATOMIC_RELAXED) >> (fd % 64) & 1);
-}
-
 int ns_internal(int fd)
 {
     fd = ns_sys_high(fd);

@@ -3,8 +3,6 @@
 #ifndef NS_ENGINE_INTERNAL_H
 #define NS_ENGINE_INTERNAL_H
 
-#include <stdbool.h>
-
 /* Takes `fd` (or passes a negative errno on) and returns it under a high
  * number, noted as internal. */
 int ns_internal(int fd);
@@ -14,7 +12,6 @@ void ns_internal_release(int fd);
 
 /* It is a forked child's too. */
 void ns_internal_inherit(int fd);
-bool ns_internal_inherited(int fd);
 /* In a forked child: closes all others; what they led to is the parent's. */
 void ns_internal_fork_child(void);
 

@@ -25,10 +25,11 @@ struct ns_listener {
     bool shared;                          /* with a forked child: left to the kernel; table */
     bool passed;                          /* so are those that came or went by SCM_RIGHTS (shared.h); table */
     uint32_t parent;                      /* the process that it was inherited from, 0 for none; table */
-    bool paused, watch_again;             /* exec is near: left to the kernel; and not, if it fails; table */
+    bool paused;                          /* exec is near: left to the kernel; table */
     bool shareable;                       /* SO_REUSEPORT: others may listen beside it; constant */
     bool stood_in;                        /* it is readable whatever its socket says (watch.h); table */
 
+    bool accompanied;             /* by its backlog (watch.h); table */
     struct ns_backlog backlog;    /* what whoever of several processes accepts next is to get; table */
     struct ns_door *door;         /* several processes accept from it (door.h); table, atomic */
     int bell;                     /* rings, for all of them, when it is unlocked */
@@ -62,6 +63,12 @@ bool ns_listener_queued(const uint8_t id[16]);
 /* Whether a connection waits that its socket does not tell of. Any thread. */
 bool ns_listener_waits(const struct ns_listener *l);
 
+/* The same, but for a backlog that is readable itself. */
+bool ns_listener_hidden(const struct ns_listener *l);
+
+/* Its backlog stands beside it for whoever waits, while `on`. Table held. */
+void ns_listener_accompany(struct ns_listener *l, bool on);
+
 /* Whoever waits for it finds it readable, while `on`. Table held. */
 void ns_listener_stand_in(struct ns_listener *l, bool on);
 
@@ -87,6 +94,8 @@ void ns_listener_go_on(struct ns_listener *l);
 
 /* What waits in there is this process's alone from now on. Table held. */
 void ns_listener_keep_backlog(struct ns_listener *l);
+/* What waits in there is others'. Table held. */
+void ns_listener_drop_backlog(struct ns_listener *l);
 
 /* Whether something waits in what it shares with other processes. Any thread. */
 bool ns_listener_backlogged(const struct ns_listener *l);

@@ -205,8 +205,8 @@ static void forget_listener(struct ns_object *o)
     /* What waits in its queue is the application's still. */
     if (ns_listener_waits(l))
         return;
-    ns_backlog_close(&l->backlog);
     ns_watch_drop_all(o);
+    ns_listener_drop_backlog(l);
     for (int fd = o->fd; o->fds > 0 && fd >= 0; fd = o->fd)
         ns_table_remove(fd);
     __atomic_fetch_sub(&ns_count_listeners, 1, __ATOMIC_RELAXED);
@@ -305,19 +305,16 @@ static void inherit_listener(struct ns_listener *l)
 {
     l->source = (struct ns_source){ .fd = -1 };
     l->timer = (struct ns_timer){ 0 };
-    l->paused = l->watch_again = l->pumping = l->accepting = l->announced = l->stood_in = false;
+    l->paused = l->pumping = l->accepting = l->announced = l->stood_in = false;
     ns_queue_forget(&l->queue);
     ns_count_listeners++;
+    ns_count_special += l->accompanied; /* in the parent's epoll descriptors, too, which are the same */
     if (!l->door) {
         l->watched = l->shared = true;
         l->parent = forker;
-        l->stood_in = l->backlog.open; /* the parent's stands in its epoll descriptors, which are the same */
-        ns_count_special += l->stood_in;
         return;
     }
     l->watched = l->shared;
-    /* What stands in for it would be in the parent's epoll descriptor, which is the same. */
-    ns_watch_drop_all(&l->o);
     ns_door_inherit(l);
 }
 

@@ -7,7 +7,6 @@
 #include "engine/listener.h"
 #include "engine/sock.h"
 #include "engine/sys.h"
-#include "engine/watch.h"
 
 /* A descriptor of the next session that is more than plain TCP, or -1. */
 static int next_session(void)
@@ -46,12 +45,10 @@ static void settle_backlog(struct ns_listener *l)
     bool of_parent = l->parent != 0 && (uint32_t)ns_sys_getppid() == l->parent;
     if (l->door)
         return;
-    if (!of_parent) {
+    if (of_parent)
+        ns_listener_drop_backlog(l);
+    else
         ns_listener_keep_backlog(l);
-    } else {
-        ns_watch_drop_all(&l->o);
-        ns_backlog_close(&l->backlog);
-    }
 }
 
 static void settle_listeners(void)

@@ -17,6 +17,8 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#define READING (EPOLLIN | EPOLLRDNORM)
+
 #define HASH_SIZE 1024
 static struct ns_watch *by_data[HASH_SIZE] NS_LARGE;
 static struct ns_watch *free_watches;
@@ -57,7 +59,7 @@ static struct ns_watch *watch_new(void)
     }
     struct ns_watch *w = free_watches;
     free_watches = w->next;
-    *w = (struct ns_watch){ .stand_in = -1 };
+    *w = (struct ns_watch){ .stand_in = -1, .companion = -1 };
     return w;
 }
 
@@ -125,33 +127,10 @@ static void stand_in_off(struct ns_watch *w)
 {
     if (w->stand_in < 0)
         return;
-    /* A copy in a child that libc did not make would keep it registered (epoll(7), Q6). What the parent has registered
-     * is its, too: like the listener itself it stays when it is closed here. */
-    if (!w->parents)
-        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->stand_in, NULL);
+    /* A copy in a child that libc did not make would keep it registered (epoll(7), Q6). */
+    ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->stand_in, NULL);
     ns_internal_close(w->stand_in);
     w->stand_in = -1;
-    w->parents = false;
-}
-
-/* The application takes the registration out, or makes another of it. */
-static void stand_in_out(struct ns_watch *w)
-{
-    w->parents = false;
-    stand_in_off(w);
-}
-
-/* What several processes have is readable itself, for as long as it is: it may be another that takes it, and the epoll
- * descriptor may be theirs as well. So it is a forked child's, too, who can take it out there. */
-static int stand_in_for(const struct ns_object *o)
-{
-    const struct ns_listener *l = (const struct ns_listener *)o;
-    if (o->kind != NS_KIND_LISTENER || l->door || !l->backlog.open || ns_queue_count(&l->queue) > 0)
-        return ns_internal(ns_sys_eventfd2(1, EFD_CLOEXEC));
-    int fd = ns_internal(ns_sys_fcntl(l->backlog.out, F_DUPFD_CLOEXEC, 0));
-    if (fd >= 0)
-        ns_internal_inherit(fd);
-    return fd;
 }
 
 static void stand_in_on(struct ns_watch *w)
@@ -159,24 +138,13 @@ static void stand_in_on(struct ns_watch *w)
     struct epoll_event e = { .events = stand_in_events(w->event.events), .data = w->event.data };
     if (!(w->event.events & (EPOLLIN | EPOLLRDNORM)))
         return;
-    /* Parent or child may have taken it out. */
-    if (w->stand_in >= 0 && ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->stand_in, &e) != -ENOENT)
+    if (w->stand_in >= 0) {
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->stand_in, &e);
         return;
-    if (w->stand_in < 0)
-        w->stand_in = stand_in_for(w->object);
+    }
+    w->stand_in = ns_internal(ns_sys_eventfd2(1, EFD_CLOEXEC));
     if (w->stand_in >= 0)
         ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->stand_in, &e);
-}
-
-void ns_watch_stand_in_anew(struct ns_object *o)
-{
-    for (struct ns_watch *w = o->watches; w; w = w->next) {
-        bool is = w->stand_in >= 0;
-        bool fired = is && (w->event.events & EPOLLONESHOT) && !(armed_as(w, w->stand_in) & (EPOLLIN | EPOLLRDNORM));
-        stand_in_off(w);
-        if (is && !fired)
-            stand_in_on(w);
-    }
 }
 
 void ns_watch_stand_in(struct ns_object *o, bool on)
@@ -186,6 +154,56 @@ void ns_watch_stand_in(struct ns_object *o, bool on)
             stand_in_on(w);
         else
             stand_in_off(w);
+    }
+}
+
+/* ---- companions ---- */
+
+/* The application has been told, and has not asked to be told again. */
+static bool told(const struct ns_watch *w)
+{
+    return (w->event.events & EPOLLONESHOT) &&
+           (!(armed_as(w, w->fd) & READING) || (w->stand_in >= 0 && !(armed_as(w, w->stand_in) & READING)));
+}
+
+static void companion_on(struct ns_watch *w, bool armed)
+{
+    const struct ns_listener *l = (const struct ns_listener *)w->object;
+    struct epoll_event e = { .events = stand_in_events(w->event.events), .data = w->event.data };
+    if (w->object->kind != NS_KIND_LISTENER || !l->accompanied || !(w->event.events & READING))
+        return;
+    if (!armed)
+        e.events &= ~(uint32_t)READING;
+    /* A parent, or a child, may have taken it out. */
+    if (w->companion >= 0 && ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_MOD, w->companion, &e) != -ENOENT)
+        return;
+    if (w->companion < 0)
+        w->companion = ns_internal(ns_sys_fcntl(l->backlog.out, F_DUPFD_CLOEXEC, 0));
+    if (w->companion < 0)
+        return;
+    ns_internal_inherit(w->companion);
+    ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_ADD, w->companion, &e);
+}
+
+/* What is only closed stays in the epoll descriptor for as long as another process has it open, as the listener itself does:
+ * the descriptor may be another's, too. */
+static void companion_off(struct ns_watch *w, bool asked)
+{
+    if (w->companion < 0)
+        return;
+    if (asked)
+        ns_sys_epoll_ctl(w->epoll->fd, EPOLL_CTL_DEL, w->companion, NULL);
+    ns_internal_close(w->companion);
+    w->companion = -1;
+}
+
+void ns_watch_accompany(struct ns_object *o, bool on)
+{
+    for (struct ns_watch *w = o->watches; w; w = w->next) {
+        if (on)
+            companion_on(w, !told(w));
+        else
+            companion_off(w, false);
     }
 }
 
@@ -288,6 +306,7 @@ void ns_watch_unmute(struct ns_object *o)
 
 void ns_watch_rearm(struct ns_watch *w)
 {
+    companion_on(w, true);
     put_muted(w, EPOLL_CTL_MOD, held(w->object));
 }
 
@@ -320,10 +339,7 @@ NS_EACH_FORK void ns_watch_fork_child(void)
 {
     for (struct ns_object *o = ns_objects; o; o = o->next)
         for (struct ns_watch *w = o->kind == NS_KIND_EPOLL ? NULL : o->watches; w; w = w->next)
-            if (ns_internal_inherited(w->stand_in))
-                w->parents = true;
-            else
-                w->stand_in = -1;
+            w->stand_in = -1;
 }
 
 static void unlink_from(struct ns_watch **list, struct ns_watch *w, bool in)
@@ -337,6 +353,7 @@ static void unlink_from(struct ns_watch **list, struct ns_watch *w, bool in)
 static void drop(struct ns_watch *w)
 {
     stand_in_off(w);
+    companion_off(w, false);
     hash_out(w);
     unlink_from(&w->object->watches, w, false);
     unlink_from(&w->epoll->watches, w, true);
@@ -369,7 +386,7 @@ static struct ns_object *epoll_object(int epfd)
 static bool readable_anyway(struct ns_object *o)
 {
     if (o->kind == NS_KIND_LISTENER)
-        return ns_listener_waits((struct ns_listener *)o);
+        return ns_listener_hidden((struct ns_listener *)o);
     return o->kind == NS_KIND_SOCK && ns_inbox_readable((struct ns_sock *)o);
 }
 
@@ -423,6 +440,7 @@ static int add(struct ns_object *o, struct ns_object *epoll, int epfd, int fd,
         put_muted(w, EPOLL_CTL_MOD, true);
     if (readable_anyway(o))
         stand_in_on(w);
+    companion_on(w, true);
     return 0;
 }
 
@@ -442,10 +460,14 @@ static int modify(struct ns_watch *w, int epfd, int fd, const struct epoll_event
     w->told_writable = false;
     w->muted = muted;
     hash_in(w);
-    if (readable_anyway(w->object) && (event->events & (EPOLLIN | EPOLLRDNORM)))
+    if (readable_anyway(w->object)) {
+        stand_in_off(w);
         stand_in_on(w);
+    }
+    if (event->events & READING)
+        companion_on(w, true);
     else
-        stand_in_out(w);
+        companion_off(w, true);
     return 0;
 }
 
@@ -511,7 +533,7 @@ int ns_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
             r = modify(w, epfd, fd, event);
         } else if (w && op == EPOLL_CTL_DEL) {
             r = w->removed ? 0 : ns_sys_epoll_ctl(epfd, op, fd, event);
-            stand_in_out(w);
+            companion_off(w, true);
             drop(w);
         } else if (ns_object_suspended(o) || find_strayed(o, epoll, fd)) {
             r = -ENOENT;

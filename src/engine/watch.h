@@ -17,7 +17,7 @@ struct ns_watch {
     int fd; /* the number it was registered under */
     struct epoll_event event;
     int stand_in; /* an always readable descriptor registered beside it, or -1 */
-    bool parents; /* that is the parent's, in its epoll descriptor */
+    int companion; /* a listener's backlog, registered beside it, or -1 */
     bool removed; /* not in the kernel now */
     bool strayed; /* its number was closed: it is under another of the object's, which nobody chose */
     bool told_writable; /* since it was made or changed, while the first bytes were awaited */
@@ -56,13 +56,16 @@ struct ns_watch *ns_watch_also(const struct ns_watch *w);
 void ns_watch_rearm(struct ns_watch *w);
 void ns_watch_take_out(struct ns_watch *w);
 
-/* What stands in is another thing now; where it was told of already, it is not told of again. */
-void ns_watch_stand_in_anew(struct ns_object *o);
+/*
+ * While `on`, a listener's backlog stands beside it in every epoll: it is readable itself while
+ * something is in it, whichever process takes that, and whosever the epoll descriptor is.
+ */
+void ns_watch_accompany(struct ns_object *o, bool on);
 
 /* Takes over a registration that was made before the object was. */
 void ns_watch_adopt(struct ns_object *o, int fd);
 
-/* In a forked child: what stands in belongs to the parent, but for what both have. */
+/* In a forked child: what stands in belongs to the parent. */
 void ns_watch_fork_child(void);
 
 /* Forgets all registrations of an object. */

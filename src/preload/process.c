@@ -22,8 +22,12 @@ NS_EXPORT pid_t _Fork(void)
     int saved;
     pid_t pid;
 
-    if (!ns_ready())
-        return ns_real._Fork();
+    if (!ns_ready()) {
+        pid = ns_real._Fork();
+        if (pid == 0 && ns_table)
+            ns_quiet_fork_child();
+        return pid;
+    }
     ns_fork_prepare();
     pid = ns_real._Fork();
     saved = errno;
