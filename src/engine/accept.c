@@ -234,7 +234,6 @@ void ns_listener_accompany(struct ns_listener *l, bool on)
     if (l->accompanied == on)
         return;
     l->accompanied = on;
-    __atomic_fetch_add(&ns_count_special, on ? 1 : -1u, __ATOMIC_SEQ_CST);
     ns_watch_accompany(&l->o, on);
 }
 

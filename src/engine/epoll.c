@@ -55,7 +55,8 @@ static bool awaits_first(const struct ns_object *o)
     return o->kind == NS_KIND_SOCK && ns_sock_state((const struct ns_sock *)o) == NS_AWAITING;
 }
 
-static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
+/* `beside`: whether something that stands beside it may report it, too. */
+static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e, bool *beside)
 {
     uint32_t seen = 0;
     bool known = false;
@@ -63,6 +64,7 @@ static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
     for (struct ns_watch *w = ns_watch_with(epoll, e->data.u64); w; w = next) {
         next = ns_watch_also(w);
         known = true;
+        *beside |= w->companion >= 0;
         struct ns_object *o = w->object;
         if (ns_object_kind(o) == NS_KIND_DORMANT && !ns_sock_wake(o))
             return e->events;
@@ -86,11 +88,9 @@ static uint32_t filter_one(struct ns_object *epoll, const struct epoll_event *e)
     return known ? seen & (e->events | TELLING) : e->events;
 }
 
-/* A registration and its stand-in are one to the application. */
+/* A registration and what stands beside it are one to the application. */
 static bool merged(struct epoll_event *events, int n, const struct epoll_event *e)
 {
-    if (__atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) == 0)
-        return false;
     for (int i = 0; i < n; i++)
         if (events[i].data.u64 == e->data.u64) {
             events[i].events |= e->events;
@@ -106,9 +106,10 @@ static int filter(int epfd, struct epoll_event *events, int n)
     ns_table_hold(&hold);
     struct ns_object *epoll = ns_object_at(epfd);
     for (int i = 0; i < n; i++) {
+        bool beside = __atomic_load_n(&ns_count_special, __ATOMIC_RELAXED) > 0;
         if (epoll && epoll->kind == NS_KIND_EPOLL)
-            events[i].events = filter_one(epoll, &events[i]);
-        if (events[i].events && !merged(events, kept, &events[i]))
+            events[i].events = filter_one(epoll, &events[i], &beside);
+        if (events[i].events && !(beside && merged(events, kept, &events[i])))
             events[kept++] = events[i];
     }
     ns_table_unhold(&hold);

@@ -308,7 +308,6 @@ static void inherit_listener(struct ns_listener *l)
     l->paused = l->pumping = l->accepting = l->announced = l->stood_in = false;
     ns_queue_forget(&l->queue);
     ns_count_listeners++;
-    ns_count_special += l->accompanied; /* in the parent's epoll descriptors, too, which are the same */
     if (!l->door) {
         l->watched = l->shared = true;
         l->parent = forker;
