@@ -146,8 +146,13 @@ def measure_server(options, form, directory):
     log = os.path.join(home, "log")
     with open(log, "w"):
         os.chmod(log, 0o666)                        # sshd's process without privileges writes there, too
-    return measure({"plain": pair(command, client, {}), "shim": pair(command, client, under_shim(options.shim, log))},
-                   options.rounds, connections)
+    plain = pair(command, client, {})
+    try:
+        shim = pair(command, client, under_shim(options.shim, log))
+    except Failure:
+        plain.end()
+        raise
+    return measure({"plain": plain, "shim": shim}, options.rounds, connections)
 
 
 def main():

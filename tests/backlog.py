@@ -155,7 +155,7 @@ def with_what_it_says(context):
     x = Stage(context, context.shim)
     client, = x.queued()
     client.do("s.sendall(b'first words')")
-    x.server.do("pid = child('import sys', 'real = l.accept', 'conn = real()[0]',"
+    x.server.do("pid = child('conn = l.accept()[0]',"
                 " 'assert conn.recv(11, socket.MSG_WAITALL) == b\"first words\"', 'conn.sendall(b\"heard\")', 'os._exit(0)')")
     client.says("s.recv(5, socket.MSG_WAITALL)", b"heard")
     client.says("s.recv(1)", b"")
@@ -173,7 +173,7 @@ def fork_after_a_wait(context):
     """As inetd does for a service with `wait`: it is told of a connection, and leaves it to a child."""
     x = Stage(context)
     x.client()
-    x.server.says("select.select([l], [], [], 20)[0] == [l]", True)
+    x.server.says("readable()", True)
     x.server.do("pid = child()")
     served(x.clients[0])
     x.server.says("ended(pid)", 0)
@@ -199,10 +199,10 @@ def fork_and_the_parent_accepts(context):
     x.server.do("r, w = os.pipe(); l.setblocking(False)")
     x.server.do("""pid = os.fork()
 if pid == 0:
-    e = select.epoll(); e.register(l, select.EPOLLIN)
+    watch()
     os.read(r, 1)
     try:
-        found = [e.poll(0), e.poll(0.02), select.select([l], [], [], 0)[0]]
+        found = [told(0), told(quiet), readable(0)]
         try:
             l.accept()
         except BlockingIOError:
@@ -219,21 +219,19 @@ if pid == 0:
 def fork_with_the_parents_epoll(context):
     """It is one epoll descriptor for both. What the child has taken is not reported any more."""
     x = Stage(context)
-    x.server.do("l.setblocking(False); e = select.epoll(); e.register(l, select.EPOLLIN)")
+    x.server.do("l.setblocking(False); watch()")
     x.queued()
     x.server.do("""pid = os.fork()
 if pid == 0:
     try:
-        first = e.poll(20)
-        conn = l.accept()[0]
-        conn.sendall(b'served')
-        conn.close()
-        os._exit(0 if first == [(l.fileno(), select.EPOLLIN)] and not e.poll(0.02) else 2)
+        first = told()
+        serve()
+        os._exit(0 if first and not told(quiet) else 2)
     finally:
         os._exit(1)""")
     served(x.clients[0])
     x.server.says("ended(pid)", 0)
-    x.server.says("e.poll(0.02)", [])
+    x.server.says("told(quiet)", False)
 
 
 @case
@@ -270,7 +268,7 @@ def fork_twice(context):
     x.server.do("r, w = os.pipe()")
     x.server.do("idle = child('os.read(r, 1)', 'os._exit(0)')")
     x.client()
-    x.server.says("select.select([l], [], [], 20)[0] == [l]", True)
+    x.server.says("readable()", True)
     x.server.do("pids = [child(), child()]")
     for client in x.clients:
         served(client)
@@ -298,12 +296,10 @@ if pid == 0:
         try:
             l.accept()
         except OSError as e:
-            told = e.errno
+            said = e.errno
         os.close(taken.pop())
-        conn = l.accept()[0]
-        conn.sendall(b'served')
-        conn.close()
-        os._exit(0 if told == errno.EMFILE else 2)
+        serve()
+        os._exit(0 if said == errno.EMFILE else 2)
     finally:
         os._exit(1)""")
     served(x.clients[0])
@@ -503,7 +499,7 @@ def exec_after_a_wait(context):
     """inetd's `wait`, with a program."""
     x = Stage(context)
     x.client()
-    x.server.says("select.select([l], [], [], 20)[0] == [l]", True)
+    x.server.says("readable()", True)
     x.server.do(f"pid = child({executes('pass')!r})")
     served(x.clients[0])
     x.server.says("ended(pid)", 0)

@@ -170,7 +170,11 @@ bool ns_door_open(struct ns_listener *l)
     if (l->shared || l->o.fd < 0 || ns_engine.policy.version == 1 || !ns_broker_connected() || !ns_identity())
         return false;
     bool before = l->backlog.open; /* by an exec that failed: nobody has counted what is in it */
-    struct ns_door *d = ns_backlog_open(&l->backlog) && bell_new(l) ? door_new() : NULL;
+    struct ns_door *d = ns_backlog_open(&l->backlog) ? door_new() : NULL;
+    if (d && !bell_new(l)) {
+        munmap(d, sizeof *d);
+        d = NULL;
+    }
     if (!d)
         return false; /* the backlog serves without one, too */
     l->room = -1;
